@@ -1,0 +1,162 @@
+"""Versions: their ids, their counts, their record, and the names a mount gives them.
+
+Everything here is a value or a pure function over values. What a version id looks like and why
+order is by sequence and not by time: FORMAT.md, "Versions".
+"""
+
+import datetime
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+from ssfs.model.policy import Policy
+
+_VERSION_ID = re.compile(r"(\d{6,})-(\d{4}-\d{2}-\d{2}T\d{6}Z)")
+_TIME_FORMAT = "%Y-%m-%dT%H%M%SZ"
+
+
+class VersionId(msgspec.Struct, frozen=True, order=True):
+    """Sequence number and time; ordered by sequence.
+
+    Attributes:
+        sequence: Position in the task's history, from 1; never used twice.
+        time: When the sync began, by the server's clock: aware, UTC, whole seconds.
+    """
+
+    sequence: int
+    time: datetime.datetime
+
+    def __str__(self) -> str:
+        """The directory name, `000042-2024-05-01T020000Z`."""
+        return f"{self.sequence:06d}-{self.time.strftime(_TIME_FORMAT)}"
+
+
+def parse_version_id(text: str) -> VersionId | None:
+    """The version id a text spells, or None."""
+    match = _VERSION_ID.fullmatch(text)
+    if match is None:
+        return None
+    try:
+        time = datetime.datetime.strptime(match[2], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
+    except ValueError:
+        return None
+    return VersionId(int(match[1]), time)
+
+
+class Counts(msgspec.Struct):
+    """What a sync did and what its version holds. Entries unless the name says bytes.
+
+    Attributes:
+        entries: All entries of the version, the root included.
+        bytes: Sum of the sizes of its files.
+        new: Entries that no path of the base had.
+        changed: Files whose content differs from the base's at the same path.
+        moved: Entries found at another path, content not read or not sent.
+        metadata_only: Entries of which only metadata changed.
+        removed: Entries of the base that are gone, those inside removed directories included.
+        linked: Files, new or changed at their path, whose content the base already had.
+        problems: Entries that could not be backed up as they are.
+        bytes_read: File content read from the source.
+        bytes_sent: Bytes the client put on the stream.
+        bytes_received: Bytes the client took off the stream.
+        new_bytes: File content newly stored by the server.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+    new: int = 0
+    changed: int = 0
+    moved: int = 0
+    metadata_only: int = 0
+    removed: int = 0
+    linked: int = 0
+    problems: int = 0
+    bytes_read: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    new_bytes: int = 0
+
+
+class RootMetadata(msgspec.Struct, frozen=True):
+    """The source's root directory, as far as a listing of versions shows it."""
+
+    mode: int
+    uid: int
+    gid: int
+    user: str
+    group: str
+    mtime_s: int
+    mtime_ns: int
+
+
+class VersionRecord(msgspec.Struct, frozen=True):
+    """The content of version.toml (FORMAT.md, "Text files")."""
+
+    format: int
+    id: str
+    sequence: int
+    time: datetime.datetime
+    committed: datetime.datetime
+    name: str
+    seconds: float
+    client: str
+    source: str
+    base: str
+    catalog_digest: str
+    counts: Counts
+    root: RootMetadata
+
+
+class TaskSettings(msgspec.Struct, frozen=True):
+    """The content of task.toml."""
+
+    format: int
+    id: str
+    owner: str
+    source: str
+    created: datetime.datetime
+    last_sequence: int = 0
+    released_sequence: int = 0
+
+
+class PointSettings(msgspec.Struct, frozen=True):
+    """The content of point.toml."""
+
+    format: int
+    policy: Policy
+
+
+class StoreSettings(msgspec.Struct, frozen=True):
+    """The content of store.toml."""
+
+    format: int
+    id: str
+    created: datetime.datetime
+    timezone: str
+    policy: Policy
+
+
+def timed_name(
+    time: datetime.datetime, zone: datetime.tzinfo, sequence: int, taken: Iterable[str]
+) -> str:
+    """The name a version keeps for life, `2024-05-01_143000`.
+
+    Two versions of one local second (a fast test, the repeated hour in autumn) must not share a
+    name: the later one gets its sequence number appended, `2024-05-01_143000.43`.
+    """
+    name = time.astimezone(zone).strftime("%Y-%m-%d_%H%M%S")
+    return f"{name}.{sequence}" if name in set(taken) else name
+
+
+def shown_names(timed_names: Iterable[str]) -> list[str]:
+    """The names a listing shows, for timed names in sequence order.
+
+    The newest of each day gets the bare date, the others keep their timed name. Both names always
+    lead to the version; this says which one is listed.
+    """
+    names = list(timed_names)
+    newest_of_day = {name[:10]: index for index, name in enumerate(names)}
+    return [
+        name[:10] if newest_of_day[name[:10]] == index else name for index, name in enumerate(names)
+    ]
