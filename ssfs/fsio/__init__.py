@@ -1,0 +1,1 @@
+"""Durable disk calls: the only place that links, renames, fsyncs or locks."""

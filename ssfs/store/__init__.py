@@ -1,0 +1,1 @@
+"""The server's disk: stores, sync points, tasks, versions, staging (FORMAT.md)."""

@@ -1,0 +1,1 @@
+"""The catalog of one version: an SQLite file with a row per entry (FORMAT.md, "catalog.db")."""

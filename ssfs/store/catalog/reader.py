@@ -1,0 +1,138 @@
+"""Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
+
+import sqlite3
+from collections.abc import Iterator
+from types import TracebackType
+
+from ssfs.errors import CorruptStore
+from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.store.catalog.schema import SELECT_ENTRY, check_version, connect
+
+_CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
+_BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
+_BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
+_BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
+_BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND size >= 4096 LIMIT 1"
+
+
+class CatalogReader:
+    """An open catalog that answers questions.
+
+    Use it from one thread at a time. A reader of a committed version never sees it change.
+    """
+
+    def __init__(self, database: sqlite3.Connection, path: bytes) -> None:
+        self._database = database
+        self.path = path
+
+    @classmethod
+    def open(cls, path: bytes, *, immutable: bool = True) -> "CatalogReader":
+        """Open a catalog that nobody changes (any more).
+
+        Raises:
+            CorruptStore: It is missing, damaged or of another format.
+        """
+        database = connect(path, "ro&immutable=1" if immutable else "ro")
+        try:
+            check_version(database, path)
+        except CorruptStore:
+            database.close()
+            raise
+        return cls(database, path)
+
+    def _rows(self, query: str, values: tuple[object, ...]) -> Iterator[Entry]:
+        try:
+            yield from map(Entry._make, self._database.execute(query, values))
+        except sqlite3.Error as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
+    def _first(self, query: str, values: tuple[object, ...]) -> Entry | None:
+        return next(self._rows(query, values), None)
+
+    def root(self) -> Entry | None:
+        """The root's row; None in a catalog that is still empty."""
+        return self.entry(ROOT_ID)
+
+    def entry(self, entry_id: int) -> Entry | None:
+        """The row of an id."""
+        return self._first(_BY_ID, (entry_id,))
+
+    def children(self, parent: int, after: bytes = b"") -> Iterator[Entry]:
+        """The rows of a directory whose names come after `after`, in byte order of the names."""
+        return self._rows(_CHILDREN, (parent, after))
+
+    def child(self, parent: int, name: bytes) -> Entry | None:
+        """The row at a name of a directory."""
+        return self._first(_BY_PATH, (parent, name))
+
+    def by_inode(self, ino: int) -> Iterator[Entry]:
+        """Rows whose source inode had this number (client's catalogs: needs the search indexes)."""
+        return self._rows(_BY_INODE, (ino,))
+
+    def by_content(self, size: int, digest: bytes) -> Entry | None:
+        """Some file of at least 4 KiB with this content (needs the search indexes)."""
+        return self._first(_BY_CONTENT, (size, digest))
+
+    def has_size(self, size: int) -> bool:
+        """Whether any file of at least 4 KiB has this size (needs the search indexes)."""
+        query = "SELECT 1 FROM entry WHERE size = ? AND kind = 1 AND size >= 4096 LIMIT 1"
+        return self._database.execute(query, (size,)).fetchone() is not None
+
+    def entries(self) -> Iterator[Entry]:
+        """All rows, by id."""
+        return self._rows(f"{SELECT_ENTRY} ORDER BY id", ())
+
+    def path_names(self, entry_id: int) -> list[bytes] | None:
+        """The names from the root down to an entry; [] for the root, None if it is not there."""
+        names: list[bytes] = []
+        query = "SELECT parent, name FROM entry WHERE id = ?"
+        while entry_id != ROOT_ID:
+            row = self._database.execute(query, (entry_id,)).fetchone()
+            if row is None:
+                return None
+            entry_id, name = row
+            names.append(name)
+        names.reverse()
+        return names
+
+    def resolve(self, path: bytes) -> Entry | None:
+        """The row at a path below the root (b"" or b"." for the root itself)."""
+        entry = self.root()
+        for name in path.split(b"/"):
+            if entry is None or name in (b"", b"."):
+                continue
+            entry = self.child(entry.id, name) if entry.kind == Kind.DIRECTORY else None
+        return entry
+
+    def principals(self) -> list[Principal]:
+        """What the source called its users and groups."""
+        rows = self._database.execute("SELECT kind, number, name FROM principal")
+        return [Principal._make(row) for row in rows]
+
+    def number(self, key: str) -> int:
+        """A counter of the `meta` table; 0 if it was never set."""
+        row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def logical_digest(self) -> bytes:
+        """The logical digest as last recorded: 32 bytes."""
+        query = "SELECT value FROM meta WHERE key = 'logical_digest'"
+        row = self._database.execute(query).fetchone()
+        return bytes(row[0]) if row else bytes(32)
+
+    def close(self) -> None:
+        """Close it."""
+        self._database.close()
+
+    def __enter__(self) -> "CatalogReader":
+        """Use as a context manager."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()

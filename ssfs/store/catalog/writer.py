@@ -1,0 +1,304 @@
+"""Changes to the catalog of a version being made.
+
+Client and server run this same code over the same changes, so both end with the same rows and the
+same logical digest; what happens to the tree beside it is `ssfs.store.staging`'s. All changes since the last
+`checkpoint` are one SQLite transaction: a crash undoes them together.
+"""
+
+import itertools
+import sqlite3
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from typing_extensions import override
+
+from ssfs.errors import CorruptStore, RemoteProtocolError
+from ssfs.model.entry import (
+    MAX_ENTRY_ID,
+    ROOT_ID,
+    Entry,
+    Kind,
+    Principal,
+    is_valid_name,
+)
+from ssfs.store.catalog.digest import digest_bytes, row_digest
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.schema import (
+    APPLICATION_ID,
+    CATALOG_VERSION,
+    INSERT_ENTRY,
+    PARKED,
+    SCHEMA,
+    SEARCH_INDEXES,
+    UPDATE_ENTRY,
+    check_version,
+    connect,
+)
+
+_PENDING_ROWS = 1000
+_COUNTER_OF_KIND = {
+    Kind.FILE: "files",
+    Kind.DIRECTORY: "directories",
+    Kind.SYMLINK: "symlinks",
+}
+
+
+class Placement(NamedTuple):
+    """What `CatalogWriter.put` found.
+
+    Attributes:
+        old: The row this id had before; None for a new entry.
+        parked: Another entry that was in the way and is parked now (its row as it was).
+    """
+
+    old: Entry | None
+    parked: Entry | None
+
+
+class CatalogWriter(CatalogReader):
+    """A catalog being written; it can be asked everything a reader can."""
+
+    def __init__(self, database: sqlite3.Connection, path: bytes) -> None:
+        super().__init__(database, path)
+        self._sum = int.from_bytes(super().logical_digest(), "little")
+        self._counters = {
+            key: self.number(key)
+            for key in ("next_id", "next_content", "entries", "files", "directories", "symlinks")
+            + ("bytes",)
+        }
+        self._counters["next_id"] = max(self._counters["next_id"], ROOT_ID)
+        self.first_new_id = self._counters["next_id"]
+        self._next_taken = self.first_new_id
+        # Directories made since the catalog was opened: nothing can be in the way inside them.
+        self._fresh_directories: set[int] = set()
+        self._known_directory = 0
+        self._pending: list[Entry] = []
+        self._database.execute("BEGIN")
+
+    @classmethod
+    def open_writer(cls, path: bytes, *, durable: bool) -> "CatalogWriter":
+        """Open a catalog for writing, making an empty one where there is none.
+
+        Args:
+            path: The SQLite file.
+            durable: Whether a checkpoint must survive a power cut (a store) or may be lost with
+                the machine's memory (a client's cache, which has other means; `ssfs.source.cache`).
+        """
+        database = connect(path, "rwc")
+        try:
+            # TRUNCATE and not DELETE: the latter lost acknowledged transactions (DESIGN.md 3.7).
+            database.execute("PRAGMA journal_mode = TRUNCATE")
+            database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+            database.execute("PRAGMA cache_size = -16000")
+            if database.execute("PRAGMA application_id").fetchone() == (0,):
+                database.executescript(
+                    f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
+                    f"PRAGMA user_version = {CATALOG_VERSION}; {SCHEMA} COMMIT;"
+                )
+            check_version(database, path)
+            return cls(database, path)
+        except sqlite3.DatabaseError as error:
+            database.close()
+            raise CorruptStore(f"Catalog cannot be written ({error})", path=path) from error
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def put(self, entry: Entry) -> Placement:
+        """Insert or replace the row of an id; whatever else is at its path is parked.
+
+        Raises:
+            RemoteProtocolError: The row breaks a rule of PROTOCOL.md (id, parent, name).
+        """
+        self._check(entry)
+        old = None if entry.id >= self._counters["next_id"] else self.entry(entry.id)
+        if old is None and entry.parent in self._fresh_directories:
+            self._insert(entry)
+            return Placement(None, None)
+        occupant = self.child(entry.parent, entry.name)
+        parked = None
+        if occupant is not None and occupant.id != entry.id:
+            self._replace(occupant, occupant._replace(parent=PARKED, name=b"%d" % occupant.id))
+            parked = occupant
+        if old is None:
+            self._insert(entry)
+        else:
+            self._replace(old, entry)
+        return Placement(old, parked)
+
+    def remove(self, entry_id: int) -> int:
+        """Remove an entry and all that is below it; how many entries that were."""
+        entry = self.entry(entry_id)
+        if entry is None or entry_id == ROOT_ID:
+            raise RemoteProtocolError(f"Entry {entry_id} cannot be removed")
+        removed = 0
+        pending = [entry]
+        while pending:
+            directory = pending.pop()
+            after = b""
+            # A thousand rows at a time: a directory may hold a million.
+            while below := list(itertools.islice(self.children(directory.id, after), 1000)):
+                after = below[-1].name
+                files = [row for row in below if row.kind != Kind.DIRECTORY]
+                pending += [row for row in below if row.kind == Kind.DIRECTORY]
+                self._delete(files)
+                removed += len(files)
+            self._delete([directory])
+            removed += 1
+        return removed
+
+    def name(self, principal: Principal) -> None:
+        """Record what the source calls a number; an empty name withdraws it."""
+        key = (principal.kind, principal.number)
+        query = "SELECT kind, number, name FROM principal WHERE kind = ? AND number = ?"
+        old = self._database.execute(query, key).fetchone()
+        if old is not None:
+            self._sum -= row_digest(old)
+            self._database.execute("DELETE FROM principal WHERE kind = ? AND number = ?", key)
+        if principal.name:
+            self._sum += row_digest(principal)
+            self._database.execute("INSERT INTO principal VALUES (?, ?, ?)", principal)
+
+    def load(self, entries: list[Entry], principals: list[Principal]) -> None:
+        """Insert rows of a fetched catalog as they are, in any order."""
+        for entry in entries:
+            self._insert(entry)
+        for principal in principals:
+            self.name(principal)
+
+    def set_next_id(self, next_id: int) -> None:
+        """Never assign an id below this one (a fetched catalog does not show deleted ids)."""
+        self._counters["next_id"] = max(self._counters["next_id"], next_id)
+        self.first_new_id = self._counters["next_id"]
+
+    def set_content(self, entry_id: int, content: int) -> None:
+        """Record the store's number of the inode that holds the entry's data."""
+        self._flush()
+        self._database.execute("UPDATE entry SET content = ? WHERE id = ?", (content, entry_id))
+
+    def content_of(self, entry_id: int) -> int:
+        """The store's number of the inode that holds the entry's data; 0 if unknown."""
+        self._flush()
+        query = "SELECT content FROM entry WHERE id = ?"
+        row = self._database.execute(query, (entry_id,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def _check(self, entry: Entry) -> None:
+        if not 0 < entry.id < MAX_ENTRY_ID:
+            raise RemoteProtocolError(f"Entry id {entry.id} is out of range")
+        if entry.id == ROOT_ID:
+            if entry.parent != 0 or entry.name or entry.kind != Kind.DIRECTORY:
+                raise RemoteProtocolError("Entry 1 must be the root directory")
+            return
+        if not is_valid_name(entry.name):
+            raise RemoteProtocolError(f"Entry name {entry.name!r} is not allowed")
+        if entry.parent not in self._fresh_directories and entry.parent != self._known_directory:
+            parent = self.entry(entry.parent)
+            if parent is None or parent.kind != Kind.DIRECTORY or entry.parent == entry.id:
+                raise RemoteProtocolError(f"Entry {entry.id} has no parent directory")
+            self._known_directory = entry.parent
+
+    def _insert(self, entry: Entry) -> None:
+        if entry.id < self.first_new_id:
+            raise RemoteProtocolError(f"Entry id {entry.id} was used before")
+        self._sum += row_digest(entry)
+        self._count(entry, 1)
+        self._counters["next_id"] = max(self._counters["next_id"], entry.id + 1)
+        if entry.kind == Kind.DIRECTORY:
+            self._fresh_directories.add(entry.id)
+        self._pending.append(entry)
+        if len(self._pending) >= _PENDING_ROWS:
+            self._flush()
+
+    def _replace(self, old: Entry, new: Entry) -> None:
+        self._sum += row_digest(new) - row_digest(old)
+        self._count(old, -1)
+        self._count(new, 1)
+        self._flush()
+        if self._known_directory == old.id:
+            self._known_directory = 0
+        self._database.execute(UPDATE_ENTRY, (*new, old.id))
+
+    def _delete(self, rows: list[Entry]) -> None:
+        self._flush()
+        for row in rows:
+            self._sum -= row_digest(row)
+            self._count(row, -1)
+            self._fresh_directories.discard(row.id)
+            if self._known_directory == row.id:
+                self._known_directory = 0
+        ids = [(row.id,) for row in rows]
+        self._database.executemany("DELETE FROM entry WHERE id = ?", ids)
+
+    def _count(self, entry: Entry, by: int) -> None:
+        self._counters["entries"] += by
+        self._counters["bytes"] += by * entry.size
+        counter = _COUNTER_OF_KIND.get(Kind(entry.kind))
+        if counter:
+            self._counters[counter] += by
+
+    # -- what is written must be seen by what is asked -------------------------------------------
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._database.executemany(INSERT_ENTRY, self._pending)
+            self._pending.clear()
+
+    @override
+    def _rows(self, query: str, values: tuple[object, ...]) -> Iterator[Entry]:
+        self._flush()
+        return super()._rows(query, values)
+
+    def counter(self, key: str) -> int:
+        """A counter as it stands, uncommitted changes included."""
+        return self._counters[key]
+
+    def take_id(self) -> int:
+        """The next new entry id."""
+        self._next_taken = max(self._next_taken, self._counters["next_id"]) + 1
+        return self._next_taken - 1
+
+    def take_content(self) -> int:
+        """The next number for an inode of the store."""
+        self._counters["next_content"] += 1
+        return self._counters["next_content"]
+
+    @override
+    def logical_digest(self) -> bytes:
+        """The logical digest as it stands: 32 bytes."""
+        return digest_bytes(self._sum)
+
+    def has_parked(self) -> bool:
+        """Whether any entry still waits for its new place."""
+        return next(self.children(PARKED), None) is not None
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    def run(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+        """Execute a statement for each row, inside the open transaction."""
+        self._database.executemany(statement, rows)
+
+    def checkpoint(self) -> None:
+        """Commit all changes so far (durably, if opened so), and begin the next transaction."""
+        self._flush()
+        meta = [*self._counters.items(), ("logical_digest", self.logical_digest())]
+        try:
+            self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
+            self._database.execute("COMMIT")
+            self._database.execute("BEGIN")
+        except sqlite3.Error as error:
+            raise CorruptStore(f"Catalog cannot be written ({error})", path=self.path) from error
+
+    def create_search_indexes(self) -> None:
+        """Add what only a client's comparison needs; after a bulk load, which it would slow down."""
+        self._flush()
+        if not self._database.execute("PRAGMA index_info(entry_inode)").fetchall():
+            for statement in SEARCH_INDEXES.split(";"):
+                self._database.execute(statement)
+
+    @override
+    def close(self) -> None:
+        """Close it; changes since the last checkpoint are gone."""
+        self._pending.clear()
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
+        super().close()

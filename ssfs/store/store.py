@@ -1,0 +1,390 @@
+"""Stores, sync points and tasks: the directories above the versions.
+
+Opening one reads its text file and nothing else. Versions are `ssfs.store.version`'s, what is being received is
+`ssfs.store.staging`'s.
+"""
+
+import datetime
+import os
+import pwd
+import re
+import secrets
+import zoneinfo
+
+import msgspec
+
+from ssfs.clock import Clock
+from ssfs.errors import ConfigError, StoreError, StoreLocked
+from ssfs.fsio.disk import (
+    fsync,
+    link_file,
+    make_directory,
+    open_directory,
+    store_error,
+    store_errors,
+    write_all,
+)
+from ssfs.fsio.lock import DirectoryLock, FileLock
+from ssfs.model.policy import Policy
+from ssfs.model.version import PointSettings, StoreSettings, TaskSettings
+from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
+from ssfs.store.version import Version, list_versions
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+def check_name(name: str, what: str) -> str:
+    """`name` if it may name a point or task.
+
+    Raises:
+        ConfigError: It may not.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot name a {what}",
+            remedy="use letters, digits, '.', '_' and '-', not starting with '.' or '-'",
+        )
+    return name
+
+
+class Store:
+    """A store on this machine.
+
+    Attributes:
+        path: Its directory.
+        settings: Its store.toml.
+        zone: The time zone of its dates.
+    """
+
+    def __init__(self, path: bytes, settings: StoreSettings) -> None:
+        self.path = path
+        self.settings = settings
+        self.zone = zoneinfo.ZoneInfo(settings.timezone)
+
+    @classmethod
+    def create(cls, path: bytes, policy: Policy, timezone: str, clock: Clock) -> "Store":
+        """Make a store in a new or empty directory.
+
+        Raises:
+            ConfigError: The directory is in use, or the time zone unknown.
+            StoreError: The file system is read-only, full, or makes no hard links.
+        """
+        check_time_zone(timezone)
+        with store_errors(path):
+            if not os.path.isdir(path):
+                os.mkdir(path, 0o700)
+            fd = open_directory(path)
+            try:
+                names = set(os.listdir(fd)) - {"lost+found"}
+                if "store.toml" in names:
+                    raise ConfigError("Already a store", path=path)
+                if names:
+                    raise ConfigError(
+                        "The directory is not empty", path=path, remedy="name a new or empty one"
+                    )
+                _probe_hard_links(path, fd)
+                settings = StoreSettings(
+                    FORMAT, secrets.token_hex(16), _whole_second(clock.now()), timezone, policy
+                )
+                points = make_directory(b"points", dir_fd=fd)
+                fsync(points)
+                os.close(points)
+                write_text_file(b"store.toml", settings, dir_fd=fd)
+            finally:
+                os.close(fd)
+        return cls(path, settings)
+
+    @classmethod
+    def open(cls, path: bytes) -> "Store":
+        """Open a store for reading.
+
+        Raises:
+            StoreError: There is none, or a newer ssfs made it.
+        """
+        try:
+            settings = read_text_file(b"store.toml", StoreSettings, directory=path)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StoreError(
+                "Not a store", path=path, remedy="`ssfs init` makes one"
+            ) from error
+        except OSError as error:
+            raise store_error(error, path) from error
+        try:
+            return cls(path, settings)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError) as error:
+            raise StoreError(
+                f"The store's time zone {settings.timezone!r} is unknown here",
+                path=path,
+                remedy="install tzdata",
+            ) from error
+
+    def become_owner(self) -> None:
+        """Turn this process into the store's owner for good: call it before any write.
+
+        A file of another owner could not be linked (protected_hardlinks), so everything in a store
+        has one owner (DESIGN.md section 3.3).
+
+        Raises:
+            StoreError: We are neither the owner nor root.
+        """
+        with store_errors(self.path):
+            owner = os.stat(os.path.join(self.path, b"store.toml"))
+        if os.geteuid() == owner.st_uid:
+            return
+        if os.geteuid() != 0:
+            try:
+                name = pwd.getpwuid(owner.st_uid).pw_name
+            except KeyError:
+                name = str(owner.st_uid)
+            raise StoreError(
+                f"The store belongs to {name!r}", path=self.path, remedy=f"run as {name!r} or root"
+            )
+        os.setgroups([])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+
+    def points(self) -> list["Point"]:
+        """The sync points, by name."""
+        with store_errors(self.path):
+            names = sorted(os.listdir(os.path.join(self.path, b"points")))
+        return [self.point(os.fsdecode(name)) for name in names if not name.startswith(b".")]
+
+    def point(self, name: str) -> "Point":
+        """A sync point.
+
+        Raises:
+            ConfigError: There is none of this name.
+        """
+        check_name(name, "sync point")
+        path = os.path.join(self.path, b"points", name.encode())
+        try:
+            settings = read_text_file(b"point.toml", PointSettings, directory=path)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"No sync point {name!r} in the store",
+                path=self.path,
+                remedy="`ssfs points` lists them, `ssfs point` makes one",
+            ) from error
+        return Point(self, name, path, settings)
+
+    def create_point(self, name: str, policy: Policy | None = None) -> "Point":
+        """The sync point, made with the store's default policy if there is none yet."""
+        check_name(name, "sync point")
+        with store_errors(self.path):
+            parent = open_directory(os.path.join(self.path, b"points"))
+            try:
+                fd = make_directory(name.encode(), dir_fd=parent)
+                try:
+                    if not os.path.exists(os.path.join(self.path, b"points", name.encode(), b"point.toml")):
+                        os.close(make_directory(b"tasks", dir_fd=fd))
+                        settings = PointSettings(FORMAT, policy or self.settings.policy)
+                        write_text_file(b"point.toml", settings, dir_fd=fd)
+                    fsync(parent)
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(parent)
+        return self.point(name)
+
+
+class Point:
+    """A named place in a store that takes backups.
+
+    Attributes:
+        store: Where it is.
+        name: Its name.
+        path: Its directory.
+        settings: Its point.toml.
+    """
+
+    def __init__(self, store: Store, name: str, path: bytes, settings: PointSettings) -> None:
+        self.store = store
+        self.name = name
+        self.path = path
+        self.settings = settings
+
+    def set_policy(self, policy: Policy) -> None:
+        """Keep by another policy from now on; expires nothing by itself."""
+        self.settings = msgspec.structs.replace(self.settings, policy=policy)
+        with store_errors(self.path):
+            fd = open_directory(self.path)
+            try:
+                write_text_file(b"point.toml", self.settings, dir_fd=fd)
+            finally:
+                os.close(fd)
+
+    def tasks(self) -> list["Task"]:
+        """Its tasks, by name."""
+        with store_errors(self.path):
+            names = sorted(os.listdir(os.path.join(self.path, b"tasks")))
+        tasks = []
+        for name in names:
+            path = os.path.join(self.path, b"tasks", name)
+            if os.path.exists(os.path.join(path, b"task.toml")):
+                tasks.append(self.task(os.fsdecode(name)))
+        return tasks
+
+    def task(self, name: str) -> "Task":
+        """A task.
+
+        Raises:
+            ConfigError: There is none of this name.
+        """
+        check_name(name, "task")
+        path = os.path.join(self.path, b"tasks", name.encode())
+        try:
+            settings = read_text_file(b"task.toml", TaskSettings, directory=path)
+        except FileNotFoundError as error:
+            raise ConfigError(
+                f"No task {name!r} in sync point {self.name!r}",
+                path=self.store.path,
+                remedy="`ssfs points` lists them",
+            ) from error
+        return Task(self, name, path, settings)
+
+    def claim_task(self, name: str, owner: str, source: str, clock: Clock) -> "Task":
+        """The task, made if there is none; it must be of this owner and source.
+
+        Raises:
+            ConfigError: It is somebody else's.
+        """
+        check_name(name, "task")
+        with store_errors(self.path), DirectoryLock(self.path) as guard:
+            guard.exclusive()
+            tasks = make_directory(b"tasks", dir_fd=guard.fd)
+            try:
+                fd = make_directory(name.encode(), dir_fd=tasks)
+                try:
+                    if b"task.toml" not in os.listdir(os.fsencode(f"/proc/self/fd/{fd}")):
+                        for part in (b"versions", b"trash"):
+                            os.close(make_directory(part, dir_fd=fd))
+                        created = _whole_second(clock.now())
+                        settings = TaskSettings(
+                            FORMAT, secrets.token_hex(16), owner, source, created
+                        )
+                        write_text_file(b"task.toml", settings, dir_fd=fd)
+                        fsync(tasks)
+                        fsync(guard.fd)
+                finally:
+                    os.close(fd)
+            finally:
+                os.close(tasks)
+        task = self.task(name)
+        if (task.settings.owner, task.settings.source) != (owner, source):
+            raise ConfigError(
+                f"Task {name!r} backs up {task.settings.source!r} of {task.settings.owner!r}, "
+                f"not {source!r} of {owner!r}",
+                remedy="name another TASK in the location; `--source-id` is for one source "
+                "whose path changes",
+            )
+        return task
+
+
+class Task:
+    """One client's source inside a sync point; its versions are one history.
+
+    Attributes:
+        point: Where it is.
+        name: Its name.
+        path: Its directory.
+        settings: Its task.toml.
+    """
+
+    def __init__(self, point: Point, name: str, path: bytes, settings: TaskSettings) -> None:
+        self.point = point
+        self.name = name
+        self.path = path
+        self.settings = settings
+
+    @property
+    def label(self) -> str:
+        """POINT/TASK, for messages."""
+        return f"{self.point.name}/{self.name}"
+
+    def versions(self) -> list[Version]:
+        """Its committed versions, by sequence."""
+        with store_errors(self.path):
+            return list_versions(self.path)
+
+    def lock_for_writing(self, holder: str) -> FileLock:
+        """The lock of the one process that makes a version here.
+
+        Raises:
+            StoreLocked: Somebody is at it; the error says who.
+        """
+        with store_errors(self.path):
+            fd = open_directory(self.path)
+            try:
+                lock = FileLock(b"lock", dir_fd=fd)
+            finally:
+                os.close(fd)
+            if not lock.exclusive_nowait():
+                who = lock.read_holder()
+                lock.close()
+                raise StoreLocked(
+                    f"Another sync of task {self.label!r} is running: {who}",
+                    remedy="wait until it has ended",
+                )
+            lock.write_holder(holder)
+        return lock
+
+    def guard(self) -> DirectoryLock:
+        """The lock for short changes: task.toml, pins, what is in versions/; waits for it."""
+        with store_errors(self.path):
+            lock = DirectoryLock(self.path)
+            lock.exclusive()
+        return lock
+
+    def update_settings(self, guard: DirectoryLock, **changes: int) -> None:
+        """Change fields of task.toml; the caller holds the guard."""
+        current = read_text_file(b"task.toml", TaskSettings, directory=self.path)
+        self.settings = msgspec.structs.replace(current, **changes)
+        with store_errors(self.path):
+            write_text_file(b"task.toml", self.settings, dir_fd=guard.fd)
+
+    def next_sequence(self) -> int:
+        """The sequence number of the next version: never one that was used before."""
+        used = [version.id.sequence for version in list_versions(self.path)]
+        used += [version.id.sequence for version in list_versions(self.path, b"trash")]
+        return max([*used, self.settings.last_sequence]) + 1
+
+
+def check_time_zone(name: str) -> None:
+    """Raise ConfigError for what is no IANA time zone."""
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"Unknown time zone {name!r}", remedy="use a name like Europe/Berlin or UTC"
+        ) from error
+
+
+def _whole_second(time: datetime.datetime) -> datetime.datetime:
+    return time.replace(microsecond=0)
+
+
+def _probe_hard_links(path: bytes, fd: int) -> None:
+    """Refuse a file system that only pretends (CIFS, some FUSE) or cannot."""
+    first, second = b".ssfs-probe-1", b".ssfs-probe-2"
+    probe = os.open(first, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd)
+    try:
+        write_all(probe, b"probe")
+        try:
+            link_file(first, fd, second, fd)
+            status = os.stat(second, dir_fd=fd)
+            is_real = os.fstat(probe).st_ino == status.st_ino and status.st_nlink == 2
+        except OSError:
+            is_real = False
+    finally:
+        os.close(probe)
+        for name in (first, second):
+            try:
+                os.unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+    if not is_real:
+        raise StoreError(
+            "The file system cannot hard-link",
+            path=path,
+            remedy="use a Linux file system such as ext4, xfs, btrfs or zfs",
+        )

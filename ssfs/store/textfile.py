@@ -1,0 +1,81 @@
+"""The store's small text files: TOML, replaced durably, versioned (FORMAT.md, "Text files")."""
+
+import datetime
+import os
+from typing import TypeVar
+
+import blake3
+import msgspec
+import tomli_w
+
+from ssfs.errors import CorruptStore, StoreError
+from ssfs.fsio.disk import read_file, replace_file
+
+FORMAT = 1
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class _Versioned(msgspec.Struct):
+    """What every text file has, whatever else a newer format may hold."""
+
+    format: int
+
+
+def read_text_file(name: bytes, kind: type[T], *, directory: bytes, dir_fd: int | None = None) -> T:
+    """Read and validate `name` of a directory.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        CorruptStore: It is not what FORMAT.md says.
+        StoreError: A newer ssfs made it.
+    """
+    path = os.path.join(directory, name)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY) if dir_fd is None else dir_fd
+    try:
+        content = read_file(name, dir_fd=fd)
+    finally:
+        if dir_fd is None:
+            os.close(fd)
+    return parse_text(content, kind, path)
+
+
+def parse_text(content: bytes, kind: type[T], path: bytes) -> T:
+    """Parse the content of a text file; raises as `read_text_file`."""
+    try:
+        if msgspec.toml.decode(content, type=_Versioned).format > FORMAT:
+            raise StoreError(
+                "Made by a newer ssfs", path=path, remedy="update ssfs; nothing was changed"
+            )
+        return msgspec.toml.decode(content, type=kind)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise CorruptStore(f"Damaged or not ours ({error})", path=path) from error
+
+
+def write_text_file(name: bytes, value: msgspec.Struct, *, dir_fd: int) -> None:
+    """Replace `name` by the value, durably."""
+    replace_file(name, encode_text(value), dir_fd=dir_fd)
+
+
+def encode_text(value: msgspec.Struct) -> bytes:
+    """The value as TOML."""
+    # tomli_w wants plain values; datetimes are TOML's own.
+    plain = msgspec.to_builtins(value, builtin_types=(datetime.datetime,))
+    return tomli_w.dumps(plain).encode()
+
+
+def seal(content: bytes) -> bytes:
+    """Put the checksum line before the content."""
+    return b'checksum = "%s"\n' % blake3.blake3(content).hexdigest().encode() + content
+
+
+def unseal(content: bytes, path: bytes) -> bytes:
+    """The content after the checksum line.
+
+    Raises:
+        CorruptStore: The checksum does not match.
+    """
+    _, _, rest = content.partition(b"\n")
+    if seal(rest) != content:
+        raise CorruptStore("Checksum does not match", path=path)
+    return rest
