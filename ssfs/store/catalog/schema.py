@@ -78,8 +78,8 @@ COLUMNS = ", ".join(Entry._fields)
 PARKED = -1
 """`parent` of an entry that had to leave its place before its new place was known."""
 
-_PLACEHOLDERS = ", ".join("?" * len(Entry._fields))
-INSERT_ENTRY = f"INSERT INTO entry ({COLUMNS}) VALUES ({_PLACEHOLDERS})"  # noqa: S608
+_PLACEHOLDERS = ", ".join("?" * (len(Entry._fields) + 1))
+INSERT_ENTRY = f"INSERT INTO entry ({COLUMNS}, content) VALUES ({_PLACEHOLDERS})"  # noqa: S608
 UPDATE_ENTRY = (
     f"UPDATE entry SET {', '.join(f'{name} = ?' for name in Entry._fields)} WHERE id = ?"  # noqa: S608
 )

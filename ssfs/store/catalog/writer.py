@@ -72,7 +72,7 @@ class CatalogWriter(CatalogReader):
         # Directories made since the catalog was opened: nothing can be in the way inside them.
         self._fresh_directories: set[int] = set()
         self._known_directory = 0
-        self._pending: list[Entry] = []
+        self._pending: list[tuple[object, ...]] = []
         self._database.execute("BEGIN")
 
     @classmethod
@@ -103,8 +103,12 @@ class CatalogWriter(CatalogReader):
 
     # -- changes ---------------------------------------------------------------------------------
 
-    def put(self, entry: Entry) -> Placement:
+    def put(self, entry: Entry, content: int = 0) -> Placement:
         """Insert or replace the row of an id; whatever else is at its path is parked.
+
+        Args:
+            entry: The row.
+            content: The store's number of the inode that holds its data; 0 leaves it as it was.
 
         Raises:
             RemoteProtocolError: The row breaks a rule of PROTOCOL.md (id, parent, name).
@@ -112,7 +116,7 @@ class CatalogWriter(CatalogReader):
         self._check(entry)
         old = None if entry.id >= self._counters["next_id"] else self.entry(entry.id)
         if old is None and entry.parent in self._fresh_directories:
-            self._insert(entry)
+            self._insert(entry, content)
             return Placement(None, None)
         occupant = self.child(entry.parent, entry.name)
         parked = None
@@ -120,9 +124,11 @@ class CatalogWriter(CatalogReader):
             self._replace(occupant, occupant._replace(parent=PARKED, name=b"%d" % occupant.id))
             parked = occupant
         if old is None:
-            self._insert(entry)
-        else:
-            self._replace(old, entry)
+            self._insert(entry, content)
+            return Placement(None, parked)
+        self._replace(old, entry)
+        if content:
+            self.run("UPDATE entry SET content = ? WHERE id = ?", [(content, entry.id)])
         return Placement(old, parked)
 
     def remove(self, entry_id: int) -> int:
@@ -170,11 +176,6 @@ class CatalogWriter(CatalogReader):
         self._counters["next_id"] = max(self._counters["next_id"], next_id)
         self.first_new_id = self._counters["next_id"]
 
-    def set_content(self, entry_id: int, content: int) -> None:
-        """Record the store's number of the inode that holds the entry's data."""
-        self._flush()
-        self._database.execute("UPDATE entry SET content = ? WHERE id = ?", (content, entry_id))
-
     def content_of(self, entry_id: int) -> int:
         """The store's number of the inode that holds the entry's data; 0 if unknown."""
         self._flush()
@@ -197,7 +198,7 @@ class CatalogWriter(CatalogReader):
                 raise RemoteProtocolError(f"Entry {entry.id} has no parent directory")
             self._known_directory = entry.parent
 
-    def _insert(self, entry: Entry) -> None:
+    def _insert(self, entry: Entry, content: int = 0) -> None:
         if entry.id < self.first_new_id:
             raise RemoteProtocolError(f"Entry id {entry.id} was used before")
         self._sum += row_digest(entry)
@@ -205,7 +206,7 @@ class CatalogWriter(CatalogReader):
         self._counters["next_id"] = max(self._counters["next_id"], entry.id + 1)
         if entry.kind == Kind.DIRECTORY:
             self._fresh_directories.add(entry.id)
-        self._pending.append(entry)
+        self._pending.append((*entry, content))
         if len(self._pending) >= _PENDING_ROWS:
             self._flush()
 
@@ -276,6 +277,11 @@ class CatalogWriter(CatalogReader):
     def run(self, statement: str, rows: list[tuple[object, ...]]) -> None:
         """Execute a statement for each row, inside the open transaction."""
         self._database.executemany(statement, rows)
+
+    def query(self, statement: str) -> list[tuple[int, ...]]:
+        """The rows of a query, uncommitted changes included."""
+        self._flush()
+        return self._database.execute(statement).fetchall()
 
     def checkpoint(self) -> None:
         """Commit all changes so far (durably, if opened so), and begin the next transaction."""
