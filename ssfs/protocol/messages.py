@@ -40,14 +40,14 @@ class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """Base of the control messages."""
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """Both ends, first: protocol version and software version."""
 
     protocol: int
     software: str
 
 
-class Open(_Message):
+class Open(_Message, frozen=True):
     """Client: I want to back up into this task.
 
     Attributes:
@@ -65,7 +65,7 @@ class Open(_Message):
     dry_run: bool
 
 
-class Opened(_Message):
+class Opened(_Message, frozen=True):
     """Server: the task is yours.
 
     Attributes:
@@ -88,7 +88,7 @@ class Opened(_Message):
     expected_bytes: int
 
 
-class Refused(_Message):
+class Refused(_Message, frozen=True):
     """Server: no. `problem` and `remedy` are for people only; programs go by `code`."""
 
     code: Refusal
@@ -97,60 +97,60 @@ class Refused(_Message):
     remedy: str
 
 
-class FetchCatalog(_Message):
+class FetchCatalog(_Message, frozen=True):
     """Client: I do not have the catalog to compare with; send its rows."""
 
 
-class CatalogRows(_Message):
+class CatalogRows(_Message, frozen=True):
     """Server: rows, as one zstd frame of a MessagePack `CatalogBatch`."""
 
     compressed: bytes
 
 
-class CatalogBatch(_Message):
+class CatalogBatch(_Message, frozen=True):
     """What a CatalogRows frame holds."""
 
     entries: list[Entry]
     principals: list[Principal]
 
 
-class CatalogEnd(_Message):
+class CatalogEnd(_Message, frozen=True):
     """Server: those were all rows."""
 
 
-class Keep(_Message, tag=1):
+class Keep(_Message, frozen=True, tag=1):
     """The row changes, the content stays where it is (metadata, or another place)."""
 
     entry: Entry
 
 
-class Make(_Message, tag=2):
+class Make(_Message, frozen=True, tag=2):
     """A directory or a symlink: all of it is in the row."""
 
     entry: Entry
 
 
-class Store(_Message, tag=3):
+class Store(_Message, frozen=True, tag=3):
     """A small file with its content."""
 
     entry: Entry
     content: bytes
 
 
-class Link(_Message, tag=4):
+class Link(_Message, frozen=True, tag=4):
     """A file whose content the compared catalog has under another (or this) entry id."""
 
     entry: Entry
     source: int
 
 
-class Remove(_Message, tag=5):
+class Remove(_Message, frozen=True, tag=5):
     """The entry is gone, and with it whatever is still below it."""
 
     id: int
 
 
-class Name(_Message, tag=6):
+class Name(_Message, frozen=True, tag=6):
     """What the source's machine calls a number; an empty name withdraws it."""
 
     principal: Principal
@@ -159,56 +159,61 @@ class Name(_Message, tag=6):
 Change = Keep | Make | Store | Link | Remove | Name
 
 
-class Changes(_Message):
+class Changes(_Message, frozen=True):
     """Client: changes to the version being made, applied in order."""
 
     changes: list[Change]
 
 
-class WantSignature(_Message):
-    """Client: send the signature of what you hold under this entry id."""
+class WantSignature(_Message, frozen=True):
+    """Client: send the signature of the content that the compared catalog has under this id."""
 
     id: int
 
 
-class NoSignature(_Message):
+class NoSignature(_Message, frozen=True):
     """Server: there is nothing to make a signature of; send the file whole."""
 
     id: int
 
 
-class FileBegin(_Message):
-    """Client: the content of one large file follows. `has_basis`: FileDelta frames may come."""
+class FileBegin(_Message, frozen=True):
+    """Client: the content of one large file follows.
+
+    Attributes:
+        id: Its entry id.
+        basis: Entry id (of the compared catalog) that FileDelta frames are against; 0: none come.
+    """
 
     id: int
-    has_basis: bool
+    basis: int
 
 
-class FileEnd(_Message):
+class FileEnd(_Message, frozen=True):
     """Client: that was all of it; this is its row, digest included."""
 
     entry: Entry
 
 
-class FileAbort(_Message):
+class FileAbort(_Message, frozen=True):
     """Client: forget what came since FileBegin (the file vanished under the reader)."""
 
     id: int
 
 
-class Checkpoint(_Message):
+class Checkpoint(_Message, frozen=True):
     """Client: make durable all I sent before this."""
 
     number: int
 
 
-class CheckpointDone(_Message):
+class CheckpointDone(_Message, frozen=True):
     """Server: it is."""
 
     number: int
 
 
-class Finish(_Message):
+class Finish(_Message, frozen=True):
     """Client: the version is complete; mine has this logical digest.
 
     Attributes:
@@ -220,13 +225,13 @@ class Finish(_Message):
     report: Counts
 
 
-class Need(_Message):
+class Need(_Message, frozen=True):
     """Server: I do not have the content of these entries (damage, or a digest that did not match)."""
 
     ids: list[int]
 
 
-class Committed(_Message):
+class Committed(_Message, frozen=True):
     """Server: the version is durable and visible."""
 
     version: str
@@ -236,14 +241,14 @@ class Committed(_Message):
     new_bytes: int
 
 
-class Expired(_Message):
+class Expired(_Message, frozen=True):
     """Server: what the retention rule let go after this commit, or why it held ("" if not)."""
 
     versions: list[str]
     held: str
 
 
-class Leave(_Message):
+class Leave(_Message, frozen=True):
     """Client: no version will be made in this session (dry run)."""
 
 

@@ -281,21 +281,26 @@ class Staging:
     # -- large files -----------------------------------------------------------------------------
 
     def open_basis(self, entry_id: int) -> int | None:
-        """A descriptor of what is held under this id, for a signature; None if nothing is."""
-        entry = self.catalog.entry(entry_id)
-        if entry is None or entry.kind != Kind.FILE or entry_id in self.missing:
-            return None
-        try:
-            fd = self._tree.directory(entry.parent)
-            return os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-        except OSError:
-            return None
+        """A descriptor of the content an id has in the base, else here; None if there is none.
 
-    def begin_file(self, entry_id: int, *, has_basis: bool) -> IncomingFile:
+        The base first: it cannot change between a signature and the patch that goes with it.
+        """
+        trees = [(self._base.catalog, self._base.tree)] if self._base else []
+        if entry_id not in self.missing:
+            trees.append((self.catalog, self._tree))
+        for catalog, tree in trees:
+            entry = catalog.entry(entry_id)
+            if entry is not None and entry.kind == Kind.FILE:
+                with contextlib.suppress(OSError):
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    return os.open(entry.name, flags, dir_fd=tree.directory(entry.parent))
+        return None
+
+    def begin_file(self, entry_id: int, basis_id: int) -> IncomingFile:
         """Begin to receive a large file; the caller finishes or closes it."""
-        basis = self.open_basis(entry_id) if has_basis else None
-        if has_basis and basis is None:
-            raise RemoteProtocolError(f"Entry {entry_id} has no basis")
+        basis = self.open_basis(basis_id) if basis_id else None
+        if basis_id and basis is None:
+            raise RemoteProtocolError(f"Entry {basis_id} is no basis")
         return IncomingFile(entry_id, self._fds.incoming, basis)
 
     def finish_file(self, file: IncomingFile, entry: Entry) -> None:

@@ -1,0 +1,1 @@
+"""The edge to the other process: byte streams that carry a session."""

@@ -1,0 +1,145 @@
+"""A session over a blocking socket, driven by one thread at each end.
+
+The client's end never waits for a send without reading: while its outgoing bytes do not fit, it takes in
+what the server says and keeps it for later. So the server may always send, and no two ends wait for
+each other (PROTOCOL.md, step 5). What can pile up is bounded by the credits of that step.
+"""
+
+import collections
+import select
+import socket
+from collections.abc import Iterator
+
+from ssfs.errors import ConnectionLost
+from ssfs.protocol.connection import Connection
+from ssfs.protocol.messages import FileDelta, FileRaw, Message, SignaturePart
+from ssfs.protocol.states import Role
+
+_RECEIVE_BYTES = 1 << 20
+
+
+class Channel:
+    """One end of a session.
+
+    Attributes:
+        sent_bytes: Bytes put on the stream.
+        received_bytes: Bytes taken off it.
+    """
+
+    def __init__(self, stream: socket.socket, role: Role) -> None:
+        """Take over the socket: `close` closes it."""
+        self._stream = stream
+        self._stream.setblocking(False)
+        self._reads_while_sending = role is Role.CLIENT
+        self._connection = Connection(role)
+        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._inbox: collections.deque[Message] = collections.deque()
+        self._poll = select.poll()
+        self._poll.register(stream, select.POLLIN)
+        self.sent_bytes = 0
+        self.received_bytes = 0
+
+    def send(self, message: Message) -> None:
+        """Say it; returns when the operating system has taken all of it.
+
+        Raises:
+            ConnectionLost: The peer is gone; what it said last can still be received.
+        """
+        buffers = [memoryview(buffer) for buffer in self._connection.send(message)]
+        while buffers:
+            try:
+                count = self._stream.sendmsg(buffers)
+            except BlockingIOError:
+                self._wait_to_send()
+                continue
+            except OSError as error:
+                raise ConnectionLost(
+                    f"The other end went away ({error.strerror or 'closed'})"
+                ) from error
+            self.sent_bytes += count
+            while buffers and count >= len(buffers[0]):
+                count -= len(buffers.pop(0))
+            if buffers:
+                buffers[0] = buffers[0][count:]
+
+    def _wait_to_send(self) -> None:
+        events = select.POLLOUT | (select.POLLIN if self._reads_while_sending else 0)
+        self._poll.modify(self._stream, events)
+        ready = self._poll.poll()
+        if self._reads_while_sending and any(event & select.POLLIN for _, event in ready):
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Read once what is there and keep the messages."""
+        for message in self._connection.receive(self._read()):
+            self._inbox.append(_keepable(message))
+
+    def _read(self) -> memoryview:
+        try:
+            count = self._stream.recv_into(self._buffer)
+        except BlockingIOError:
+            return memoryview(b"")
+        except OSError as error:
+            raise ConnectionLost(f"The other end went away ({error.strerror})") from error
+        if count == 0:
+            raise ConnectionLost("The other end closed the connection")
+        self.received_bytes += count
+        return memoryview(self._buffer)[:count]
+
+    def receive(self) -> Message:
+        """The next message; waits for it.
+
+        Raises:
+            ConnectionLost: The peer is gone.
+            RemoteProtocolError: The peer broke the rules.
+        """
+        while not self._inbox:
+            self._poll.modify(self._stream, select.POLLIN)
+            self._poll.poll()
+            self._take_in()
+        return self._inbox.popleft()
+
+    def receive_nowait(self) -> Message | None:
+        """The next message if there is one."""
+        if not self._inbox:
+            self._poll.modify(self._stream, select.POLLIN)
+            if self._poll.poll(0):
+                self._take_in()
+        return self._inbox.popleft() if self._inbox else None
+
+    def messages(self) -> Iterator[Message]:
+        """Every message to come, uncopied: a bulk message is good until the next one.
+
+        For an end that does not read while it sends (a server). Raises as `receive`.
+        """
+        while self._inbox:
+            yield self._inbox.popleft()
+        while True:
+            self._poll.modify(self._stream, select.POLLIN)
+            self._poll.poll()
+            yield from self._connection.receive(self._read())
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
+
+    def __enter__(self) -> "Channel":
+        """Use as a context manager."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stream."""
+        self.close()
+
+
+def _keepable(message: Message) -> Message:
+    """The message with bytes of its own instead of a view into the read buffer."""
+    match message:
+        case FileRaw(content):
+            return FileRaw(bytes(content))
+        case FileDelta(last, content):
+            return FileDelta(last, bytes(content))
+        case SignaturePart(id_, last, content):
+            return SignaturePart(id_, last, bytes(content))
+        case _:
+            return message

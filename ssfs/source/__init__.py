@@ -1,0 +1,1 @@
+"""The client's disk: finding, excluding and reading what is to be backed up."""

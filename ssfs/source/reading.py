@@ -1,0 +1,83 @@
+"""Reading a file that somebody may be writing to (DESIGN.md section 4).
+
+O_NOATIME where allowed, O_NOFOLLOW, O_NONBLOCK (a FIFO put in a file's place must not hang us), and the same
+status before and after, else it is read again. Content is read once per attempt, into the caller's hands.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+import blake3
+
+READ_BYTES = 1 << 20
+ATTEMPTS = 3
+"""How often a file that changes under the reader is read before it is taken as it is."""
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+
+class NotAFileError(OSError):
+    """What was a regular file a moment ago is something else now."""
+
+
+@contextlib.contextmanager
+def open_file(name: bytes, dir_fd: int) -> Iterator[int]:
+    """A descriptor of a regular file.
+
+    Raises:
+        NotAFileError: It is something else.
+        OSError: It cannot be opened.
+    """
+    fd = _open(name, dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotAFileError(errno.EINVAL, "not a regular file any more")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open(name: bytes, dir_fd: int) -> int:
+    try:
+        return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        # O_NOATIME is for the file's owner and root only.
+        return os.open(name, _FLAGS, dir_fd=dir_fd)
+
+
+def is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file was left alone between two looks at it."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def read_whole(fd: int, size: int) -> bytes:
+    """The content of a small file of about `size` bytes."""
+    content = os.pread(fd, size + 1, 0)
+    if len(content) == size or not content:
+        return content
+    pieces = [content]
+    position = len(content)
+    while piece := os.pread(fd, READ_BYTES, position):
+        pieces.append(piece)
+        position += len(piece)
+    return b"".join(pieces)
+
+
+def digest_file(fd: int, progress: Callable[[int], None]) -> tuple[bytes, int]:
+    """BLAKE3 and length of the content; `progress` hears of each piece's bytes."""
+    hasher = blake3.blake3()
+    buffer = bytearray(READ_BYTES)
+    view = memoryview(buffer)
+    position = 0
+    while count := os.preadv(fd, [buffer], position):
+        hasher.update(view[:count])
+        position += count
+        progress(count)
+    return hasher.digest(), position
