@@ -28,12 +28,11 @@ class Refusal(enum.IntEnum):
     """Why a server says no. Each code has one meaning and one exit code at the client."""
 
     BAD_REQUEST = 1
-    NOT_YOUR_TASK = 2
-    TASK_BUSY = 3
-    STORE = 4
-    STORE_FULL = 5
-    CORRUPT = 6
-    CATALOG_DIFFERS = 7
+    TASK_BUSY = 2
+    STORE = 3
+    STORE_FULL = 4
+    CORRUPT = 5
+    CATALOG_DIFFERS = 6
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

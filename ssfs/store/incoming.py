@@ -12,8 +12,8 @@ from ssfs.delta.patch import apply_delta
 from ssfs.errors import RemoteProtocolError
 from ssfs.fsio.disk import write_all
 
-SEGMENT_BYTES = 8 << 20
-"""A delta makes at most this much of the new file."""
+SEGMENT_BYTES = 24 << 20
+"""A delta makes at most this much of the new file (PROTOCOL.md, step 5)."""
 _MAX_DELTA_BYTES = SEGMENT_BYTES + (1 << 20)
 
 

@@ -60,6 +60,7 @@ class CatalogWriter(CatalogReader):
 
     def __init__(self, database: sqlite3.Connection, path: bytes) -> None:
         super().__init__(database, path)
+        self._is_closed = False
         self._sum = int.from_bytes(super().logical_digest(), "little")
         self._counters = {
             key: self.number(key)
@@ -303,7 +304,10 @@ class CatalogWriter(CatalogReader):
 
     @override
     def close(self) -> None:
-        """Close it; changes since the last checkpoint are gone."""
+        """Close it; changes since the last checkpoint are gone. A second call does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._pending.clear()
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")

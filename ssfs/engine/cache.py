@@ -1,0 +1,141 @@
+"""The client's cache: the catalog of its last version, so that comparing needs nothing fetched.
+
+    CACHE/TASK_ID/DIGEST.db          the catalog with this logical digest, complete and synced
+    CACHE/TASK_ID/working-BOOT.db    a catalog being changed, as of the last checkpoint
+    CACHE/TASK_ID/compared.db        what an interrupted run is compared with
+
+Everything here may be lost at any time: a catalog is then fetched from the server. It must never be wrong.
+So a finished catalog is synced before it gets its name, and a working one counts only while the boot lasts
+in which it was written (SQLite without fsync keeps its promises until the power goes).
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from ssfs.errors import ConfigError, CorruptStore
+from ssfs.fsio.disk import copy_file, fsync, open_directory, rename
+from ssfs.fsio.lock import FileLock
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.writer import CatalogWriter
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def cache_root() -> bytes:
+    """`$SSFS_CACHE_DIR`, else /var/cache/ssfs for root, else under `$XDG_CACHE_HOME`."""
+    if chosen := os.environb.get(b"SSFS_CACHE_DIR"):
+        return chosen
+    if os.geteuid() == 0:
+        return b"/var/cache/ssfs"
+    home = os.environb.get(b"XDG_CACHE_HOME") or os.path.expanduser(b"~/.cache")
+    return os.path.join(home, b"ssfs")
+
+
+@contextlib.contextmanager
+def open_cache(root: bytes, task_id: str) -> Iterator["TaskCache"]:
+    """The cache of one task, locked; a temporary one while another process has it.
+
+    Raises:
+        ConfigError: The cache directory cannot be made.
+    """
+    path = os.path.join(root, task_id.encode())
+    with contextlib.ExitStack() as stack:
+        try:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            lock = stack.enter_context(FileLock(os.path.join(path, b"lock")))
+            if not lock.exclusive_nowait():
+                path = os.fsencode(
+                    stack.enter_context(tempfile.TemporaryDirectory(dir=os.fsdecode(root)))
+                )
+            fd = open_directory(path)
+        except OSError as error:
+            raise ConfigError(
+                f"The cache directory cannot be used ({error.strerror})",
+                path=path,
+                remedy="set SSFS_CACHE_DIR to a directory you may write",
+            ) from error
+        stack.callback(os.close, fd)
+        yield TaskCache(path, fd)
+
+
+class TaskCache:
+    """The cached catalogs of one task."""
+
+    def __init__(self, path: bytes, fd: int) -> None:
+        """Use the directory `path`, open as `fd`; both stay the caller's."""
+        self._path = path
+        self._fd = fd
+        with open(_BOOT_ID, "rb") as boot:
+            self._working = b"working-%s.db" % boot.read().strip()
+
+    def find(self, digest: bytes) -> CatalogReader | None:
+        """The catalog with this logical digest; None if it must be fetched."""
+        finished = digest.hex().encode() + b".db"
+        self._roll_back_working()
+        for name in (finished, self._working, b"compared.db"):
+            try:
+                with CatalogReader.open(os.path.join(self._path, name), immutable=False) as catalog:
+                    is_it = catalog.logical_digest() == digest
+            except CorruptStore:
+                continue
+            if is_it:
+                if name == self._working:
+                    # Out of the way of the new working copy, which starts from it.
+                    rename(name, self._fd, b"compared.db", self._fd)
+                    name = b"compared.db"
+                return CatalogReader.open(os.path.join(self._path, name), immutable=False)
+        return None
+
+    def _roll_back_working(self) -> None:
+        """Undo what a killed run had not committed, while the journal still has the file's name."""
+        path = os.path.join(self._path, self._working)
+        if os.path.exists(path):
+            with contextlib.suppress(CorruptStore):
+                CatalogWriter.open_writer(path, durable=False).close()
+
+    def create(self) -> CatalogWriter:
+        """An empty catalog to fetch another one's rows into; see `finish_fetched`."""
+        self._remove(b"fetched.db")
+        return CatalogWriter.open_writer(os.path.join(self._path, b"fetched.db"), durable=False)
+
+    def finish_fetched(self, catalog: CatalogWriter, digest: bytes) -> CatalogReader:
+        """Keep a fetched catalog under its digest."""
+        self.keep(catalog, b"fetched.db", digest)
+        name = digest.hex().encode() + b".db"
+        return CatalogReader.open(os.path.join(self._path, name), immutable=False)
+
+    def begin_working(self, compared: CatalogReader) -> CatalogWriter:
+        """A copy of the compared catalog, to be changed."""
+        self._remove(self._working)
+        name = os.path.basename(compared.path)
+        copy_file(name, self._fd, self._working, self._fd, mode=0o600)
+        path = os.path.join(self._path, self._working)
+        writer = CatalogWriter.open_writer(path, durable=False)
+        writer.create_search_indexes()
+        return writer
+
+    def keep_working(self, catalog: CatalogWriter, digest: bytes) -> None:
+        """The working catalog is a committed version's now: keep it, and no other."""
+        self.keep(catalog, self._working, digest)
+        name = digest.hex().encode() + b".db"
+        for other in os.listdir(self._fd):
+            if other != os.fsdecode(name) and other != "lock":
+                self._remove(os.fsencode(other))
+
+    def keep(self, catalog: CatalogWriter, name: bytes, digest: bytes) -> None:
+        """Close a catalog, sync it and give it its lasting name."""
+        catalog.checkpoint()
+        catalog.close()
+        fd = os.open(name, os.O_RDONLY, dir_fd=self._fd)
+        try:
+            fsync(fd)
+        finally:
+            os.close(fd)
+        self._remove(name + b"-journal")
+        rename(name, self._fd, digest.hex().encode() + b".db", self._fd)
+
+    def _remove(self, name: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._fd)

@@ -1,0 +1,427 @@
+"""The walk: the source merged with the compared catalog, one directory at a time.
+
+Holds one descriptor per level of depth and the names of one directory. What a look means is decided in
+`ssfs.engine.plan`; what is sent goes through `ssfs.engine.outgoing`; file content is read by `ssfs.engine.content`. Entries of the
+compared catalog that were not met are gone only when the walk is over: until then each may still turn
+up under another path.
+"""
+
+import array
+import os
+import stat as stat_module
+
+from ssfs.clock import Clock
+from ssfs.engine.content import ContentSender, Found
+from ssfs.engine.outgoing import Outgoing
+from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_untouched, judge_content, seen
+from ssfs.errors import SourceError
+from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
+from ssfs.model.entry import ROOT_ID, Entry, Flag, Kind
+from ssfs.model.problem import EntryProblem
+from ssfs.model.version import Counts
+from ssfs.monitor import Monitor
+from ssfs.source.exclude import Excluder
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.schema import PARKED
+from ssfs.store.catalog.writer import CatalogWriter
+
+
+class Source:
+    """The open root of what is backed up."""
+
+    def __init__(self, path: bytes, skip: frozenset[tuple[int, int]] = frozenset()) -> None:
+        """Open it.
+
+        Args:
+            path: The root directory.
+            skip: (device, inode) of directories never to go into: the store itself.
+
+        Raises:
+            SourceError: It is missing, unreadable or no directory.
+        """
+        self.path = path
+        self.skip = skip
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.listdir(self.fd)
+        except OSError as error:
+            reason = (error.strerror or "unknown error").lower()
+            raise SourceError(
+                f"The source cannot be read: {reason}",
+                path=path,
+                remedy="name a directory that exists and that you may read",
+            ) from error
+        self.device = os.fstat(self.fd).st_dev
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self.fd)
+
+
+class Catalogs:
+    """What a walk compares with, and what it makes of it."""
+
+    def __init__(self, compared: CatalogReader, working: CatalogWriter) -> None:
+        self.compared = compared
+        self.working = working
+        self.has_records = compared.number("entries") > 0
+
+
+class Comparison:
+    """One walk over a source.
+
+    Attributes:
+        counts: What was found so far.
+        problems: What could not be backed up as it is.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        catalogs: Catalogs,
+        outgoing: Outgoing,
+        excluder: Excluder,
+        monitor: Monitor,
+        clock: Clock,
+    ) -> None:
+        self.counts = Counts()
+        self.problems: list[EntryProblem] = []
+        self._source = source
+        self._compared = catalogs.compared
+        self._working = catalogs.working
+        self._has_records = catalogs.has_records
+        self._outgoing = outgoing
+        self._excluder = excluder
+        self._monitor = monitor
+        self._clock = clock
+        self._missing = array.array("q")
+        self._content = ContentSender(
+            catalogs.compared, outgoing, self.counts, monitor, self.report
+        )
+        self._now_s = 0.0
+
+    def report(self, path: bytes, problem: str) -> None:
+        """Note a problem and go on."""
+        found = EntryProblem(path, problem)
+        self.problems.append(found)
+        self.counts.problems += 1
+        self._monitor.problem(found)
+
+    def run(self, *, dry_run: bool) -> None:
+        """Walk, send what differs, remove what is gone."""
+        self._content.dry_run = dry_run
+        self._missing.extend(row.id for row in self._compared.children(PARKED))
+        self._now_s = self._clock.now().timestamp()
+        self._root()
+        stack = [(os.dup(self._source.fd), b"", self._directory(self._source.fd, ROOT_ID, b""))]
+        try:
+            while stack:
+                fd, path, below = stack[-1]
+                if not below:
+                    os.close(fd)
+                    stack.pop()
+                    continue
+                entry_id, name = below.pop()
+                child_path = path + b"/" + name if path else name
+                child = self._enter(fd, entry_id, name, child_path)
+                if child >= 0:
+                    stack.append((child, child_path, []))
+                    stack[-1][2].extend(self._directory(child, entry_id, child_path))
+        finally:
+            for fd, _, _ in stack:
+                os.close(fd)
+        self._content.finish_deltas()
+        self._remove_missing()
+
+    def _root(self) -> None:
+        status = os.fstat(self._source.fd)
+        now = seen(ROOT_ID, 0, b"", status, self._source.device)
+        record = self._compared.root()
+        if record is None:
+            self._outgoing.make(now)
+            self.counts.new += 1
+        elif not is_untouched(record, status):
+            self._metadata(record, now)
+
+    def _enter(self, fd: int, entry_id: int, name: bytes, path: bytes) -> int:
+        """A descriptor of a directory to walk; -1 for one that cannot be walked."""
+        try:
+            return open_directory(name, dir_fd=fd)
+        except FileNotFoundError:
+            self._missing.append(entry_id)
+        except OSError as error:
+            self._unreadable_directory(entry_id, path, error)
+        return -1
+
+    def _unreadable_directory(self, entry_id: int, path: bytes, error: OSError) -> None:
+        """Keep what the version before had in it: nothing may look deleted that was not seen."""
+        reason = (error.strerror or "unknown error").lower()
+        entry = self._working.entry(entry_id)
+        if entry is not None and self._compared.entry(entry_id) is not None:
+            self.report(path, f"directory cannot be read: {reason}; kept as in the version before")
+            self._outgoing.keep(entry._replace(flags=entry.flags | Flag.STALE))
+        else:
+            self.report(path, f"directory cannot be read: {reason}; its content is not backed up")
+
+    def _directory(self, fd: int, entry_id: int, path: bytes) -> list[tuple[int, bytes]]:
+        """Merge one directory; (id, name) of the directories to go into, last one first."""
+        try:
+            names = [os.fsencode(name) for name in os.listdir(fd)]
+        except OSError as error:
+            self._unreadable_directory(entry_id, path, error)
+            return []
+        names.sort()
+        names = self._excluder.keep_in_cache(names, fd)
+        self._now_s = self._clock.now().timestamp()
+        read_before = self.counts.bytes_read
+        records = self._compared.children(entry_id)
+        record = next(records, None)
+        below: list[tuple[int, bytes]] = []
+        for name in names:
+            while record is not None and record.name < name:
+                self._missing.append(record.id)
+                record = next(records, None)
+            known = None
+            if record is not None and record.name == name:
+                known, record = record, next(records, None)
+            directory_id = self._entry(fd, entry_id, name, known, path)
+            if directory_id:
+                below.append((directory_id, name))
+        while record is not None:
+            self._missing.append(record.id)
+            record = next(records, None)
+        self._monitor.advance(len(names) + 1, self.counts.bytes_read - read_before, path)
+        self._content.work_on_deltas()
+        self._outgoing.listen()
+        below.reverse()
+        return below
+
+    def _entry(
+        self, fd: int, parent: int, name: bytes, record: Entry | None, parent_path: bytes
+    ) -> int:
+        """Handle one name; the entry id if it is a directory to go into, else 0."""
+        path = parent_path + b"/" + name if parent_path else name
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self._forget(record)
+            return 0
+        except OSError as error:
+            self.report(path, f"cannot be looked at: {(error.strerror or '').lower()}")
+            return 0
+        is_directory = stat_module.S_ISDIR(status.st_mode)
+        if self._excluder.has_patterns and self._excluder.is_excluded(
+            path, is_directory=is_directory
+        ):
+            self._forget(record)
+            return 0
+        if record is not None and is_untouched(record, status):
+            kind = Kind.DIRECTORY if is_directory else record.kind
+            if record.kind == kind and (is_directory or seen_kind(status) == kind):
+                return record.id if is_directory and self._goes_into(status) else 0
+        now = seen(0, parent, name, status, self._source.device)
+        if record is not None and record.kind != now.kind:
+            self._missing.append(record.id)
+            record = None
+        if now.kind == Kind.DIRECTORY:
+            if (status.st_dev, status.st_ino) in self._source.skip:
+                self._forget(record)
+                return 0
+            entry_id = self._directory_row(now, record)
+            return entry_id if self._goes_into(status) else 0
+        self._leaf(fd, now, record, path)
+        return 0
+
+    def _forget(self, record: Entry | None) -> None:
+        """What was recorded here is not to be in the version, unless it turns up elsewhere."""
+        if record is not None:
+            self._missing.append(record.id)
+
+    def _goes_into(self, status: os.stat_result) -> bool:
+        if (status.st_dev, status.st_ino) in self._source.skip:
+            return False
+        return not (
+            self._excluder.options.one_file_system and status.st_dev != self._source.device
+        )
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _directory_row(self, now: Entry, record: Entry | None) -> int:
+        """Send what changed about a directory itself; its id."""
+        if record is not None:
+            self._metadata(record, now._replace(id=record.id))
+            return record.id
+        moved = self._moved_here(now)
+        if moved is not None:
+            self._outgoing.keep(now._replace(id=moved.id))
+            self.counts.moved += 1
+            return moved.id
+        entry = now._replace(id=self._working.take_id())
+        self._outgoing.make(entry)
+        self.counts.new += 1
+        return entry.id
+
+    def _metadata(self, record: Entry, now: Entry) -> None:
+        """Another row for the same content at the same path."""
+        self._outgoing.keep(now)
+        if not is_only_bookkeeping(record, now):
+            self.counts.metadata_only += 1
+
+    def _leaf(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
+        match now.kind:
+            case Kind.FILE:
+                self._file(fd, now, record, path)
+            case Kind.SYMLINK:
+                self._symlink(fd, now, record, path)
+            case 0:
+                return  # a socket: nothing that could be backed up
+            case _:
+                self._special(now, record)
+
+    def _symlink(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
+        try:
+            now = now._replace(target=os.readlink(now.name, dir_fd=fd))
+        except OSError as error:
+            self.report(path, f"symlink cannot be read: {(error.strerror or '').lower()}")
+            return
+        if record is not None and record.target == now.target:
+            self._metadata(record, now._replace(id=record.id))
+            return
+        self._special(now, record)
+
+    def _special(self, now: Entry, record: Entry | None) -> None:
+        """A symlink or special file that is all in its row."""
+        if record is not None:
+            self._outgoing.make(now._replace(id=record.id))
+            self.counts.changed += 1
+            return
+        moved = self._moved_here(now)
+        if moved is not None and moved.target == now.target:
+            self._outgoing.keep(now._replace(id=moved.id))
+            self.counts.moved += 1
+            return
+        self._outgoing.make(now._replace(id=self._working.take_id()))
+        self.counts.new += 1
+
+    def _file(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
+        moved = same = None
+        if record is None or judge_content(record, now) is Verdict.CHANGED:
+            same = self._same_inode(now)
+            if record is None and same is not None and self._is_unclaimed(same):
+                moved = same if self._has_left(same, now) else None
+        known = record or moved
+        now = now._replace(id=known.id if known else 0)
+        if known is not None and judge_content(known, now) is Verdict.SAME:
+            entry = now._replace(digest=known.digest)
+            if moved is not None:
+                self._outgoing.keep(entry)
+                self.counts.moved += 1
+            else:
+                self._metadata(known, entry)
+            return
+        found = Found(now, record, moved, same, path, self._now_s)
+        if not self._content.take(fd, found, self._working):
+            # Vanished: as if it had not been there, unless it turns up elsewhere.
+            self._forget(record)
+
+    # -- moves -----------------------------------------------------------------------------------
+
+    def _same_inode(self, now: Entry) -> Entry | None:
+        """A recorded file that probably is this one: same device, inode, size and mtime."""
+        if not self._has_records:
+            return None
+        for row in self._compared.by_inode(now.ino):
+            if row.dev == now.dev and judge_content(row, now) is not Verdict.CHANGED:
+                if row.kind == now.kind == Kind.FILE:
+                    return row
+        return None
+
+    def _moved_here(self, now: Entry) -> Entry | None:
+        """The record of a directory or special file that has moved to this path."""
+        if not self._has_records:
+            return None
+        for row in self._compared.by_inode(now.ino):
+            if (row.dev, row.kind) == (now.dev, now.kind) and self._is_unclaimed(row):
+                if self._has_left(row, now):
+                    return row
+        return None
+
+    def _is_unclaimed(self, row: Entry) -> bool:
+        """Whether this record has not been found at another path before."""
+        working = self._working.entry(row.id)
+        return working is not None and (
+            working.parent == PARKED or (working.parent, working.name) == (row.parent, row.name)
+        )
+
+    def _has_left(self, row: Entry, now: Entry) -> bool:
+        """Whether the recorded path no longer holds what is at another path now."""
+        names = self._compared.path_names(row.id)
+        if names is None:
+            return True
+        try:
+            old = os.stat(b"/".join(names), dir_fd=self._source.fd, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        there = seen(0, 0, b"", old, self._source.device)
+        return (there.dev, there.ino) != (now.dev, now.ino)
+
+    def _remove_missing(self) -> None:
+        """Remove what was recorded, not met at its path, and not found anywhere else."""
+        for entry_id in self._missing:
+            working = self._working.entry(entry_id)
+            record = self._compared.entry(entry_id)
+            if working is None:
+                continue
+            stays = record is not None and working.parent != PARKED
+            if stays and record is not None and self._moved_away(working, record):
+                continue
+            self.counts.removed += self._outgoing.remove(entry_id)
+        del self._missing[:]
+
+    def _moved_away(self, working: Entry, record: Entry) -> bool:
+        return (working.parent, working.name) != (record.parent, record.name)
+
+    def close(self) -> None:
+        """Close the files that still wait for a signature."""
+        self._content.close()
+
+    # -- what the server asks for again ----------------------------------------------------------
+
+    def resend(self, entry_id: int) -> None:
+        """Send the content of an entry whole, or what has become of it."""
+        entry = self._working.entry(entry_id)
+        names = self._working.path_names(entry_id)
+        if entry is None or names is None or entry.kind != Kind.FILE:
+            return
+        path = b"/".join(names)
+        try:
+            parent = _open_beneath(self._source.fd, names[:-1])
+        except OSError:
+            sent = False
+        else:
+            try:
+                sent = self._content.send_whole(parent, entry, path, self._source.device)
+            finally:
+                os.close(parent)
+        if not sent:
+            self.report(path, "the server has lost its content and it is not here any more")
+            self.counts.removed += self._outgoing.remove(entry_id)
+
+
+def seen_kind(status: os.stat_result) -> int:
+    """The kind of what was just looked at."""
+    return seen(0, 0, b"", status, 0).kind
+
+
+def _open_beneath(root: int, names: list[bytes]) -> int:
+    """A descriptor of a directory below the root, no symlink followed on the way."""
+    fd = os.dup(root)
+    for name in names:
+        try:
+            below = os.open(name, DIRECTORY_FLAGS, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd

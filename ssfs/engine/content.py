@@ -1,0 +1,293 @@
+"""File content on the client: read, digest, and the cheapest way to the server chosen.
+
+From cheap to dear: the same content under this id (a row), the content of another recorded file (a link), a
+small file in the batch, a delta against a basis, the whole file. What changes while it is read is read
+again, and at last taken as it is and flagged (DESIGN.md section 4).
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import blake3
+
+from ssfs.delta.signature import signature_size
+from ssfs.engine.outgoing import Outgoing
+from ssfs.engine.plan import is_only_bookkeeping, is_racy, seen
+from ssfs.model.entry import Entry, Flag
+from ssfs.model.version import Counts
+from ssfs.monitor import Monitor
+from ssfs.protocol.messages import INLINE_MAX_BYTES
+from ssfs.source.reading import (
+    ATTEMPTS,
+    NotAFileError,
+    digest_file,
+    is_same,
+    open_file,
+    read_whole,
+)
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.writer import CatalogWriter
+
+SHARED_MIN_BYTES = 4096
+"""Smaller files are not linked by digest: empty ones would use up the links of an inode."""
+DELTA_MIN_BYTES = 16 << 10
+"""A smaller basis is not worth a signature."""
+CREDIT_BYTES = 16 << 20
+"""Expected bytes of signatures under way at a time (PROTOCOL.md, step 5)."""
+_MAX_PENDING = 64
+_STREAM_ATTEMPTS = 2
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+
+
+class Found(NamedTuple):
+    """A file whose content has to be looked at.
+
+    Attributes:
+        now: Its row as seen; its id is that of `record` or `moved`, else 0.
+        record: What the compared catalog has at this path.
+        moved: The record of this file at a path it has left.
+        same: A record of the same inode, size and mtime, wherever.
+        path: Its path, for messages.
+        read_at_s: When it was looked at.
+    """
+
+    now: Entry
+    record: Entry | None
+    moved: Entry | None
+    same: Entry | None
+    path: bytes
+    read_at_s: float
+
+
+class _Pending(NamedTuple):
+    """A large file that waits for the signature of its basis; `fd` is open."""
+
+    found: Found
+    fd: int
+    basis: Entry
+
+
+class ContentSender:
+    """Sends the content of files, one after the other, some of them a little later."""
+
+    def __init__(
+        self,
+        compared: CatalogReader,
+        outgoing: Outgoing,
+        counts: Counts,
+        monitor: Monitor,
+        report: Callable[[bytes, str], None],
+    ) -> None:
+        self.dry_run = False
+        self._compared = compared
+        self._has_records = compared.number("entries") > 0
+        self._outgoing = outgoing
+        self._counts = counts
+        self._monitor = monitor
+        self._report = report
+        self._pending: list[_Pending] = []
+
+    def take(self, dir_fd: int, found: Found, working: CatalogWriter) -> bool:
+        """Read a file and send what is needed; False if it has vanished."""
+        if found.now.id == 0:
+            found = found._replace(now=found.now._replace(id=working.take_id()))
+        if self.dry_run:
+            self._count(found, found.now, is_linked=False)
+            return True
+        try:
+            with open_file(found.now.name, dir_fd) as fd:
+                self._take_open(fd, found)
+        except NotAFileError:
+            return False
+        except OSError as error:
+            return self._unreadable(found, error)
+        return True
+
+    def _unreadable(self, found: Found, error: OSError) -> bool:
+        if error.errno in _GONE:
+            return False
+        reason = (error.strerror or "unknown error").lower()
+        if found.record is None:
+            self._report(found.path, f"cannot be read: {reason}; not backed up")
+        else:
+            self._report(found.path, f"cannot be read: {reason}; kept as in the version before")
+            flags = found.record.flags | Flag.STALE
+            self._outgoing.keep(found.record._replace(flags=flags))
+        return True
+
+    def _take_open(self, fd: int, found: Found) -> None:
+        status = os.fstat(fd)
+        if status.st_size <= INLINE_MAX_BYTES:
+            self._take_small(fd, found)
+            return
+        found = _looked_again(found, status)
+        known = found.record or found.moved or found.same
+        if (known is not None and known.size == status.st_size) or (
+            self._has_records and self._compared.has_size(status.st_size)
+        ):
+            digest, size = digest_file(fd, self._progress(found.path))
+            if is_same(status, os.fstat(fd)):
+                now = found.now._replace(digest=digest, size=size)
+                if self._send_known(found, self._flagged(found, now)):
+                    return
+        basis = found.same or found.record or found.moved
+        if basis is not None and basis.size >= DELTA_MIN_BYTES:
+            self._want_delta(found, fd, basis)
+        else:
+            self._stream(fd, found, 0)
+
+    def _take_small(self, fd: int, found: Found) -> None:
+        content, now, is_stable = b"", found.now, False
+        for _ in range(ATTEMPTS):
+            before = os.fstat(fd)
+            content = read_whole(fd, before.st_size)
+            self._counts.bytes_read += len(content)
+            is_stable = is_same(before, os.fstat(fd))
+            found = _looked_again(found, before)
+            now = found.now._replace(digest=blake3.blake3(content).digest(), size=len(content))
+            if is_stable:
+                break
+        now = self._flagged(found, now)
+        if not is_stable:
+            now = self._unstable(found, now)
+        if self._send_known(found, now):
+            return
+        self._outgoing.store(now, content)
+        self._count(found, now, is_linked=False)
+
+    def _send_known(self, found: Found, now: Entry) -> bool:
+        """Send a row or a link if the server has this content already."""
+        known = found.record or found.moved
+        content = (now.size, now.digest)
+        if known is not None and (known.size, known.digest) == content:
+            self._outgoing.keep(now)
+            self._count(found, now, is_linked=False)
+            return True
+        source = found.same if found.same and found.same.digest == now.digest else None
+        if source is None and self._has_records and now.size >= SHARED_MIN_BYTES:
+            source = self._compared.by_content(*content)
+        if source is None or source.size != now.size:
+            return False
+        self._outgoing.link(now, source.id)
+        self._count(found, now, is_linked=True)
+        return True
+
+    # -- large files -----------------------------------------------------------------------------
+
+    def _want_delta(self, found: Found, fd: int, basis: Entry) -> None:
+        """Ask for a signature; the file waits, the walk goes on."""
+        wanted = signature_size(basis.size)
+        while self._pending and (
+            len(self._pending) >= _MAX_PENDING
+            or wanted + sum(signature_size(item.basis.size) for item in self._pending)
+            > CREDIT_BYTES
+        ):
+            self._send_first_pending()
+        self._outgoing.want_signature(basis.id, basis.size)
+        self._pending.append(_Pending(found, os.dup(fd), basis))
+
+    def work_on_deltas(self) -> None:
+        """Send the files whose signature has arrived."""
+        while self._pending and self._outgoing.has_signature(self._pending[0].basis.id):
+            self._send_first_pending()
+
+    def finish_deltas(self) -> None:
+        """Send all files that wait."""
+        while self._pending:
+            self._send_first_pending()
+
+    def close(self) -> None:
+        """Close the files that still wait."""
+        for item in self._pending:
+            os.close(item.fd)
+        self._pending.clear()
+
+    def _send_first_pending(self) -> None:
+        item = self._pending.pop(0)
+        try:
+            self._outgoing.wait_signature(item.basis.id)
+            self._stream(item.fd, item.found, item.basis.id)
+        except OSError as error:
+            self._outgoing.abort_file(item.found.now.id)
+            self._unreadable(item.found, error)
+        finally:
+            os.close(item.fd)
+            if all(other.basis.id != item.basis.id for other in self._pending):
+                self._outgoing.drop_signature(item.basis.id)
+
+    def _stream(self, fd: int, found: Found, basis: int) -> None:
+        """Send content in segments; again if it changed meanwhile."""
+        for attempt in range(_STREAM_ATTEMPTS):
+            before = os.fstat(fd)
+            found = _looked_again(found, before)
+            content = self._outgoing.send_content(
+                found.now.id, fd, basis, self._progress(found.path)
+            )
+            is_stable = is_same(before, os.fstat(fd))
+            if is_stable or attempt == _STREAM_ATTEMPTS - 1:
+                now = found.now._replace(digest=content.digest, size=content.size)
+                now = self._flagged(found, now)
+                if not is_stable:
+                    now = self._unstable(found, now)
+                self._outgoing.end_file(now)
+                self._count(found, now, is_linked=False)
+                return
+            self._outgoing.abort_file(found.now.id)
+
+    def send_whole(self, dir_fd: int, entry: Entry, path: bytes, root_dev: int) -> bool:
+        """Send an entry's content without any basis; False if it cannot be read any more."""
+        try:
+            with open_file(entry.name, dir_fd) as fd:
+                now = seen(entry.id, entry.parent, entry.name, os.fstat(fd), root_dev)
+                found = Found(now, None, None, None, path, float(now.ctime_s))
+                if now.size > INLINE_MAX_BYTES:
+                    self._stream(fd, found, 0)
+                else:
+                    content = read_whole(fd, now.size)
+                    digest = blake3.blake3(content).digest()
+                    row = now._replace(digest=digest, size=len(content))
+                    self._outgoing.store(self._flagged(found, row), content)
+        except OSError:
+            return False
+        return True
+
+    # -- bookkeeping -----------------------------------------------------------------------------
+
+    def _progress(self, path: bytes) -> Callable[[int], None]:
+        def progress(count: int) -> None:
+            self._counts.bytes_read += count
+            self._monitor.advance(0, count, path)
+
+        return progress
+
+    def _flagged(self, found: Found, now: Entry) -> Entry:
+        """The row with RACY as the times demand it; whatever was flagged before is settled."""
+        racy = Flag.RACY if is_racy(now, found.read_at_s) else 0
+        return now._replace(flags=int(racy))
+
+    def _unstable(self, found: Found, now: Entry) -> Entry:
+        self._report(found.path, "changed while it was read; stored as read")
+        return now._replace(flags=now.flags | Flag.UNSTABLE)
+
+    def _count(self, found: Found, now: Entry, *, is_linked: bool) -> None:
+        """Count a file under the one heading that fits best."""
+        known = found.record or found.moved
+        same_content = known is not None and (known.size, known.digest) == (now.size, now.digest)
+        if found.moved is not None:
+            self._counts.moved += 1
+        elif found.record is None:
+            self._counts.new += 1
+        elif not same_content:
+            self._counts.changed += 1
+        elif not is_only_bookkeeping(found.record, now):
+            self._counts.metadata_only += 1
+        self._counts.linked += is_linked
+
+
+def _looked_again(found: Found, status: os.stat_result) -> Found:
+    """The same file with the metadata its open descriptor has."""
+    now = found.now
+    fresh = seen(now.id, now.parent, now.name, status, -1)
+    return found._replace(now=fresh._replace(dev=now.dev))

@@ -1,0 +1,88 @@
+"""Expiry: the retention rule applied to the versions of a task.
+
+The rule itself is pure (`ssfs.retention`); this reads versions and moves those it lets go to trash. A version whose
+record is damaged is not judged, and so never let go by rule. Expiry after a sync holds while the dates look
+wrong; an explicit `ssfs expire` does not, and remembers that.
+"""
+
+import datetime
+from typing import NamedTuple
+
+from ssfs.model.policy import Policy
+from ssfs.retention.hold import Hold, expiry_hold
+from ssfs.retention.rule import DatedVersion, decide
+from ssfs.store.store import Task
+from ssfs.store.trash import empty_trash, move_to_trash
+from ssfs.store.version import Version
+
+
+class Judged(NamedTuple):
+    """A version and why it stays; no reasons: it goes."""
+
+    version: Version
+    reasons: tuple[str, ...]
+
+
+class ExpiryPlan(NamedTuple):
+    """What the rule says of a task's versions, by sequence, and whether automatic expiry holds."""
+
+    judged: list[Judged]
+    hold: Hold | None
+
+    @property
+    def expired(self) -> list[Version]:
+        """The versions that go."""
+        return [item.version for item in self.judged if not item.reasons]
+
+
+def plan_expiry(
+    task: Task, now: datetime.datetime, policy: Policy | None = None, zone: datetime.tzinfo | None = None
+) -> ExpiryPlan:
+    """What the rule says now, by the point's policy or another one; changes nothing."""
+    versions = task.versions()
+    dated = [
+        DatedVersion(version.id.sequence, version.id.time, version.is_pinned())
+        for version in versions
+        if version.is_intact()
+    ]
+    chosen = policy or task.point.settings.policy
+    decisions = decide(dated, chosen, zone or task.point.store.zone, now)
+    reasons = {decision.sequence: decision.reasons for decision in decisions}
+    judged = [
+        Judged(version, reasons.get(version.id.sequence, ("damaged",))) for version in versions
+    ]
+    return ExpiryPlan(judged, expiry_hold(dated, task.settings.released_sequence))
+
+
+def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan:
+    """Move what the rule lets go to trash; deletes nothing yet (`empty_trash`).
+
+    Args:
+        task: Whose versions.
+        now: The server's time.
+        automatic: After a sync, nobody asked: hold while the dates look wrong.
+    """
+    with task.guard() as guard:
+        plan = plan_expiry(task, now)
+        if automatic and plan.hold is not None:
+            return plan
+        if not automatic and plan.judged:
+            newest = plan.judged[-1].version.id.sequence
+            task.update_settings(guard, released_sequence=newest)
+        for version in plan.expired:
+            move_to_trash(version, guard)
+    return plan
+
+
+def delete(task: Task, versions: list[Version]) -> None:
+    """Move these versions to trash whatever the rule says; the caller has checked pins."""
+    with task.guard() as guard:
+        newest = max(version.id.sequence for version in task.versions())
+        task.update_settings(guard, last_sequence=max(newest, task.settings.last_sequence))
+        for version in versions:
+            move_to_trash(version, guard)
+
+
+def clean_up(task: Task) -> int:
+    """Delete what is in trash and nobody reads; how many versions that were."""
+    return empty_trash(task.path)

@@ -1,0 +1,283 @@
+"""What a sender says: changes by the batch, files, checkpoints; and the signatures it waits for.
+
+Every change goes through here twice: into the client's own working catalog and onto the wire, so that
+both ends apply the same changes in the same order. A dry run has no channel: everything but the
+saying happens.
+"""
+
+import grp
+import os
+import pwd
+from collections.abc import Callable
+from typing import NamedTuple
+
+import blake3
+
+from ssfs.clock import Clock
+from ssfs.delta.segment import Delta, SegmentCoder
+from ssfs.delta.signature import LoadedSignature
+from ssfs.engine.refusal import raise_refused
+from ssfs.errors import InternalError
+from ssfs.model.entry import GROUP, USER, Entry, Principal
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import (
+    CHANGES_TARGET_BYTES,
+    MAX_BULK_BYTES,
+    Change,
+    Changes,
+    Checkpoint,
+    CheckpointDone,
+    FileAbort,
+    FileBegin,
+    FileDelta,
+    FileEnd,
+    FileRaw,
+    Keep,
+    Link,
+    Make,
+    Message,
+    Name,
+    NoSignature,
+    Refused,
+    Remove,
+    SignaturePart,
+    Store,
+    WantSignature,
+)
+from ssfs.source.reading import READ_BYTES
+from ssfs.store.catalog.writer import CatalogWriter
+
+CHECKPOINT_BYTES = 256 << 20
+CHECKPOINT_S = 30.0
+_ROW_BYTES = 150
+_MAX_CHANGES = 2000
+_DIGEST_BYTES = 32
+
+
+class Content(NamedTuple):
+    """What a streamed file turned out to be."""
+
+    digest: bytes
+    size: int
+
+
+class Outgoing:
+    """The sending half of a client's session."""
+
+    def __init__(self, channel: Channel | None, working: CatalogWriter, clock: Clock) -> None:
+        self._channel = channel
+        self._working = working
+        self._clock = clock
+        self._changes: list[Change] = []
+        self._changes_bytes = 0
+        self._signatures: dict[int, LoadedSignature | None] = {}
+        self._open_signatures: dict[int, LoadedSignature] = {}
+        self._checkpoints = 0
+        self._since_checkpoint = 0
+        self._checkpoint_at = clock.monotonic_s()
+        self._named = {(USER, -1)}
+        for principal in working.principals():
+            self._name_number(principal.kind, principal.number, principal.name)
+
+    # -- changes ---------------------------------------------------------------------------------
+
+    def keep(self, entry: Entry) -> None:
+        """New metadata or a new place; the content stays."""
+        self._put(entry)
+        self._say(Keep(entry), _ROW_BYTES)
+
+    def make(self, entry: Entry) -> None:
+        """A directory, symlink or special file."""
+        self._put(entry)
+        self._say(Make(entry), _ROW_BYTES + len(entry.target))
+
+    def store(self, entry: Entry, content: bytes) -> None:
+        """A small file with its content."""
+        self._put(entry)
+        self._since_checkpoint += len(content)
+        self._say(Store(entry, content), _ROW_BYTES + len(content))
+
+    def link(self, entry: Entry, source: int) -> None:
+        """A file whose content the compared catalog has under the id `source`."""
+        self._put(entry)
+        self._say(Link(entry, source), _ROW_BYTES)
+
+    def remove(self, entry_id: int) -> int:
+        """An entry is gone, with all below it; how many that were."""
+        self._say(Remove(entry_id), _ROW_BYTES)
+        return self._working.remove(entry_id)
+
+    def _put(self, entry: Entry) -> None:
+        self._working.put(entry)
+        if (USER, entry.uid) not in self._named:
+            self._name_number(USER, entry.uid, b"")
+        if (GROUP, entry.gid) not in self._named:
+            self._name_number(GROUP, entry.gid, b"")
+
+    def _name_number(self, kind: int, number: int, recorded: bytes) -> None:
+        """Tell what this machine calls a number, if that is not what is recorded."""
+        self._named.add((kind, number))
+        try:
+            name = (
+                pwd.getpwuid(number).pw_name if kind == USER else grp.getgrgid(number).gr_name
+            ).encode(errors="surrogateescape")
+        except (KeyError, OverflowError):
+            name = b""
+        if name != recorded:
+            principal = Principal(kind, number, name)
+            self._working.name(principal)
+            self._say(Name(principal), _ROW_BYTES)
+
+    def _say(self, change: Change, size: int) -> None:
+        self._changes.append(change)
+        self._changes_bytes += size
+        if self._changes_bytes >= CHANGES_TARGET_BYTES or len(self._changes) >= _MAX_CHANGES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the changes so far."""
+        if self._changes and self._channel is not None:
+            self._channel.send(Changes(self._changes))
+        self._changes = []
+        self._changes_bytes = 0
+
+    # -- large files -----------------------------------------------------------------------------
+
+    def send_content(
+        self, entry_id: int, fd: int, basis: int, progress: Callable[[int], None]
+    ) -> Content:
+        """Send a file's content; `end_file` or `abort_file` must follow.
+
+        Args:
+            entry_id: Whose content it is.
+            fd: The open file; read from its start.
+            basis: Entry id of the compared catalog whose signature has arrived, 0 for none.
+            progress: Hears of each piece's bytes.
+        """
+        if self._channel is None:
+            raise InternalError(f"Content of entry {entry_id} sent in a dry run")
+        self.flush()
+        signature = self._signatures.get(basis) if basis else None
+        self._channel.send(FileBegin(entry_id, basis if signature else 0))
+        hasher = blake3.blake3()
+        coder = SegmentCoder(signature) if signature else None
+        buffer = bytearray()
+        position = 0
+        while True:
+            wanted = coder.wanted_bytes if coder else READ_BYTES
+            if wanted > len(buffer):
+                buffer = bytearray(wanted)
+            segment = memoryview(buffer)[:wanted]
+            count = _read_full(fd, segment, position)
+            if not count:
+                break
+            hasher.update(segment[:count])
+            self._send_segment(coder, segment[:count])
+            position += count
+            progress(count)
+        self._since_checkpoint += position
+        return Content(hasher.digest(), position)
+
+    def _send_segment(self, coder: SegmentCoder | None, segment: memoryview) -> None:
+        if self._channel is None:
+            return
+        coded = coder.encode(segment) if coder else None
+        if isinstance(coded, Delta):
+            delta = memoryview(coded.payload)
+            for at in range(0, len(delta), MAX_BULK_BYTES):
+                end = at + MAX_BULK_BYTES
+                self._channel.send(FileDelta(end >= len(delta), delta[at:end]))
+            return
+        for at in range(0, len(segment), MAX_BULK_BYTES):
+            self._channel.send(FileRaw(segment[at : at + MAX_BULK_BYTES]))
+
+    def end_file(self, entry: Entry) -> None:
+        """The content sent last is this entry's."""
+        self._put(entry)
+        if self._channel is not None:
+            self._channel.send(FileEnd(entry))
+        # Names of owners seen first with this entry wait until the file is closed.
+        self.flush()
+
+    def abort_file(self, entry_id: int) -> None:
+        """Forget the content sent last."""
+        if self._channel is not None:
+            self._channel.send(FileAbort(entry_id))
+
+    def want_signature(self, basis: int, basis_bytes: int) -> None:
+        """Ask for the signature of a basis of this size; see `wait_signature`."""
+        is_known = basis in self._open_signatures or basis in self._signatures
+        if self._channel is not None and not is_known:
+            self.flush()
+            self._open_signatures[basis] = LoadedSignature(basis_bytes)
+            self._channel.send(WantSignature(basis))
+
+    def has_signature(self, basis: int) -> bool:
+        """Whether what was asked for has arrived (or was refused)."""
+        return basis in self._signatures
+
+    def wait_signature(self, basis: int) -> None:
+        """Wait until it has."""
+        while basis not in self._signatures and self._channel is not None:
+            self._hear(self._channel.receive())
+
+    def drop_signature(self, basis: int) -> None:
+        """Free its memory."""
+        signature = self._signatures.pop(basis, None)
+        if signature is not None:
+            signature.close()
+
+    # -- hearing ---------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Hear what has been said meanwhile, without waiting; make a checkpoint if one is due."""
+        if self._channel is None:
+            return
+        while (message := self._channel.receive_nowait()) is not None:
+            self._hear(message)
+        elapsed = self._clock.monotonic_s() - self._checkpoint_at
+        if self._since_checkpoint >= CHECKPOINT_BYTES or (
+            self._since_checkpoint and elapsed >= CHECKPOINT_S
+        ):
+            self.flush()
+            # The working catalog as of here is what a resumed run is compared with.
+            self._working.checkpoint()
+            self._checkpoints += 1
+            self._channel.send(Checkpoint(self._checkpoints))
+            self._since_checkpoint = 0
+            self._checkpoint_at = self._clock.monotonic_s()
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case SignaturePart(basis, last, content):
+                signature = self._open_signatures[basis]
+                signature.feed(content)
+                if last:
+                    signature.finish()
+                    self._signatures[basis] = self._open_signatures.pop(basis)
+            case NoSignature(basis):
+                self._open_signatures.pop(basis).close()
+                self._signatures[basis] = None
+            case CheckpointDone():
+                pass
+            case Refused():
+                raise_refused(message)
+            case _:
+                raise InternalError(f"{type(message).__name__} let through by the table of states")
+
+    def close(self) -> None:
+        """Free all signatures."""
+        for signature in [*self._signatures.values(), *self._open_signatures.values()]:
+            if signature is not None:
+                signature.close()
+
+
+def _read_full(fd: int, view: memoryview, position: int) -> int:
+    """Fill the view from the file's position as far as the file goes; how many bytes."""
+    filled = 0
+    while filled < len(view):
+        count = os.preadv(fd, [view[filled:]], position + filled)
+        if count == 0:
+            break
+        filled += count
+    return filled

@@ -1,0 +1,110 @@
+"""What a look at one path means, compared with what was recorded: pure functions.
+
+The rules are DESIGN.md section 4 step 3: size, mtime, ctime and inode all as recorded mean unchanged, unless
+the record was made so soon after the last change that a second change could hide behind the same
+times (kernels before 6.13 keep coarse timestamps). Drivers in `ssfs.engine.comparison` read the disk and the
+catalog; nothing is decided there that could be decided here.
+"""
+
+import enum
+import os
+
+from ssfs.model.entry import Entry, Flag, Kind, kind_of_mode
+
+RACY_S = 2
+"""A change this close before the reading may be followed by another one under the same ctime."""
+
+_NS = 10**9
+_INODE_WRAP = 1 << 64
+_INODE_SIGN = 1 << 63
+_REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE
+
+
+class Verdict(enum.Enum):
+    """What the comparison of one file with its record says about its content."""
+
+    SAME = enum.auto()
+    """Certainly what it was."""
+    CHECK = enum.auto()
+    """Probably what it was: the digest decides."""
+    CHANGED = enum.auto()
+    """Another content, or another file."""
+
+
+def seen(
+    entry_id: int, parent: int, name: bytes, status: os.stat_result, root_dev: int
+) -> Entry:
+    """The row of what was just seen; digest, target and flags still empty.
+
+    A kind of 0 means: not backed up (a socket).
+    """
+    inode = status.st_ino
+    kind = kind_of_mode(status.st_mode)
+    return Entry(
+        entry_id,
+        parent,
+        name,
+        kind,
+        status.st_mode & 0o7777,
+        status.st_uid,
+        status.st_gid,
+        *divmod(status.st_mtime_ns, _NS),
+        status.st_size if kind == Kind.FILE else 0,
+        b"",
+        b"",
+        0 if status.st_dev == root_dev else status.st_dev,
+        inode - _INODE_WRAP if inode >= _INODE_SIGN else inode,
+        *divmod(status.st_ctime_ns, _NS),
+        0,
+        0,
+        status.st_rdev if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0,
+    )
+
+
+def is_untouched(record: Entry, status: os.stat_result) -> bool:
+    """Whether nothing at all changed since the record: the common case, made cheap.
+
+    The device number is left out: it changes when a NAS boots (FIELD.md, "device id moved").
+    """
+    return (
+        record.ctime_s * _NS + record.ctime_ns == status.st_ctime_ns
+        and record.mtime_s * _NS + record.mtime_ns == status.st_mtime_ns
+        and (record.size == status.st_size or record.kind != Kind.FILE)
+        and record.ino & (_INODE_WRAP - 1) == status.st_ino
+        and record.mode == status.st_mode & 0o7777
+        and record.uid == status.st_uid
+        and record.gid == status.st_gid
+        and not record.flags & _REREAD
+    )
+
+
+def judge_content(record: Entry, now: Entry) -> Verdict:
+    """What a file's look now says about the content recorded earlier."""
+    if (record.size, record.mtime_s, record.mtime_ns) != (now.size, now.mtime_s, now.mtime_ns):
+        return Verdict.CHANGED
+    same_change = (record.ctime_s, record.ctime_ns, record.ino) == (
+        now.ctime_s,
+        now.ctime_ns,
+        now.ino,
+    )
+    return Verdict.SAME if same_change and not record.flags & _REREAD else Verdict.CHECK
+
+
+def is_racy(entry: Entry, read_at_s: float) -> bool:
+    """Whether the entry changed so shortly before it was read (or "after" it) that times lie."""
+    return entry.ctime_s > read_at_s - RACY_S
+
+
+def is_only_bookkeeping(record: Entry, now: Entry) -> bool:
+    """Whether two rows differ in nothing a user would see in the version."""
+    neutral = {
+        "dev": 0,
+        "ino": 0,
+        "ctime_s": 0,
+        "ctime_ns": 0,
+        "flags": 0,
+    }
+    if now.kind == Kind.DIRECTORY:
+        # A directory's mtime follows from changes that are counted themselves.
+        neutral |= {"mtime_s": 0, "mtime_ns": 0}
+    return record._replace(**neutral) == now._replace(**neutral)

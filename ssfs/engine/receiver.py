@@ -1,0 +1,375 @@
+"""The server's side of a sync. Read `receive_version` beside SYNC.md: the steps R1..R9 are its."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import msgspec
+import zstandard
+
+from ssfs import __version__
+from ssfs.clock import Clock
+from ssfs.delta.signature import signature
+from ssfs.engine.expire import clean_up, expire
+from ssfs.engine.refusal import to_refusal
+from ssfs.errors import (
+    ConfigError,
+    ConnectionLost,
+    CorruptStore,
+    RemoteProtocolError,
+    SsfsError,
+    StoreLocked,
+)
+from ssfs.fsio.disk import store_error
+from ssfs.model.entry import GROUP, ROOT_ID, USER, Entry
+from ssfs.model.version import (
+    RootMetadata,
+    VersionId,
+    VersionRecord,
+    shown_names,
+    timed_name,
+)
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import (
+    PROTOCOL_VERSION,
+    CatalogBatch,
+    CatalogEnd,
+    CatalogRows,
+    Change,
+    Changes,
+    Checkpoint,
+    CheckpointDone,
+    Committed,
+    Expired,
+    FetchCatalog,
+    FileAbort,
+    FileBegin,
+    FileDelta,
+    FileEnd,
+    FileRaw,
+    Finish,
+    Hello,
+    Keep,
+    Leave,
+    Link,
+    Make,
+    Message,
+    Name,
+    Need,
+    NoSignature,
+    Open,
+    Opened,
+    Refusal,
+    Refused,
+    Remove,
+    SignaturePart,
+    Store,
+    WantSignature,
+    encode_control,
+)
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.incoming import IncomingFile
+from ssfs.store.staging import Staging
+from ssfs.store.store import Task
+from ssfs.store.store import Store as OpenStore
+from ssfs.store.textfile import FORMAT
+from ssfs.store.version import Version
+
+_ROWS_PER_FRAME = 2000
+_MAX_NEED_IDS = 50_000
+
+
+def serve_backup(channel: Channel, store: OpenStore, clock: Clock) -> None:
+    """Serve one client: greet it, receive a version, tell it what went wrong.
+
+    Raises:
+        ConnectionLost: It went away; what had arrived is kept for the next run.
+        InternalError: Our own bug.
+    """
+    try:
+        try:
+            receive_version(channel, store, clock)
+        except OSError as error:
+            raise store_error(error, store.path) from error
+    except ConnectionLost:
+        raise
+    except SsfsError as error:
+        with contextlib.suppress(ConnectionLost):
+            channel.send(to_refusal(error))
+
+
+def receive_version(channel: Channel, store: OpenStore, clock: Clock) -> None:
+    """Receive one version into the store, commit it, expire by the rule."""
+    started = clock.now().replace(microsecond=0)
+    start_s = clock.monotonic_s()
+    messages = channel.messages()
+    request = _greet(channel, messages)  # R1
+    if request.dry_run:
+        _answer_dry_run(channel, messages, store, request)
+        return
+    store.become_owner()
+    point = store.create_point(request.point)
+    task = point.claim_task(request.task, request.client, request.source, clock)
+    holder = f"process {os.getpid()} for {request.client}, since {started:%Y-%m-%d %H:%M:%S} UTC"
+    with task.lock_for_writing(holder):  # R2
+        clean_up(task)
+        with Staging(task, _newest_intact(task)) as staging:
+            channel.send(_opened(task, staging))
+            try:
+                staging.prepare()  # R3
+                finish = _receive_changes(channel, messages, staging)  # R4 to R6
+            except ConnectionLost:
+                staging.checkpoint()
+                raise
+            version_id = VersionId(task.next_sequence(), started)
+            seconds = clock.monotonic_s() - start_s
+            record = _record(task, staging, version_id, finish, clock, seconds)
+            staging.commit(version_id, record)  # R7
+            channel.send(_committed(task, version_id, staging))
+    plan = expire(task, clock.now(), automatic=True)  # R8
+    held = str(plan.hold) if plan.hold else ""
+    expired = [] if plan.hold else [str(version.id) for version in plan.expired]
+    with contextlib.suppress(ConnectionLost):
+        channel.send(Expired(expired, held))
+    clean_up(task)  # R9
+
+
+def _greet(channel: Channel, messages: Iterator[Message]) -> Open:
+    hello = next(messages)
+    if not isinstance(hello, Hello):
+        raise RemoteProtocolError("The client did not greet")
+    if hello.protocol != PROTOCOL_VERSION:
+        raise ConfigError(
+            f"This server speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
+            remedy="use the same ssfs at both ends",
+        )
+    channel.send(Hello(PROTOCOL_VERSION, __version__))
+    request = next(messages)
+    if not isinstance(request, Open):
+        raise RemoteProtocolError("The client asked for nothing")
+    return request
+
+
+def _newest_intact(task: Task) -> Version | None:
+    """The base: the newest version that can be one."""
+    for version in reversed(task.versions()):
+        try:
+            with version.share(), version.catalog() as catalog:
+                if catalog.logical_digest().hex() == version.record().catalog_digest:
+                    return version
+        except (CorruptStore, StoreLocked, OSError):
+            continue
+    return None
+
+
+def _opened(task: Task, staging: Staging) -> Opened:
+    catalog = staging.catalog
+    return Opened(
+        task_id=task.settings.id,
+        base=staging.base,
+        catalog_digest=catalog.logical_digest(),
+        resumed=staging.is_resumed,
+        next_id=catalog.first_new_id,
+        expected_entries=catalog.counter("entries"),
+        expected_bytes=catalog.counter("bytes"),
+    )
+
+
+def _answer_dry_run(
+    channel: Channel, messages: Iterator[Message], store: OpenStore, request: Open
+) -> None:
+    """Let a client compare with the newest version; writes nothing."""
+    try:
+        task = store.point(request.point).task(request.task)
+        base = _newest_intact(task)
+    except ConfigError:
+        task, base = None, None
+    with contextlib.ExitStack() as stack:
+        if task is None or base is None:
+            channel.send(Opened("dry-run", "", bytes(32), False, ROOT_ID, 0, 0))
+            catalog = None
+        else:
+            stack.enter_context(base.share())
+            catalog = stack.enter_context(base.catalog())
+            channel.send(
+                Opened(
+                    task.settings.id,
+                    str(base.id),
+                    catalog.logical_digest(),
+                    False,
+                    catalog.number("next_id"),
+                    catalog.number("entries"),
+                    catalog.number("bytes"),
+                )
+            )
+        for message in messages:
+            if isinstance(message, Leave):
+                return
+            if not isinstance(message, FetchCatalog) or catalog is None:
+                raise RemoteProtocolError("A dry run sends no changes")
+            _send_catalog(channel, catalog)
+
+
+def _receive_changes(channel: Channel, messages: Iterator[Message], staging: Staging) -> Finish:
+    """Apply what the client sends until both ends agree that it is complete."""
+    file: IncomingFile | None = None
+    try:
+        for message in messages:
+            match message:
+                case Changes(changes):
+                    for change in changes:
+                        _apply(staging, change)
+                case FileRaw(content) if file is not None:
+                    file.write(content)
+                case FileDelta(last, content) if file is not None:
+                    file.patch(content, last=last)
+                case FileBegin(entry_id, basis):
+                    file = staging.begin_file(entry_id, basis)
+                case FileEnd(entry) if file is not None:
+                    staging.finish_file(file, entry)
+                    file = None
+                case FileAbort() if file is not None:
+                    file.close()
+                    file = None
+                case WantSignature(basis):
+                    _send_signature(channel, staging, basis)
+                case Checkpoint(number):
+                    staging.checkpoint()
+                    channel.send(CheckpointDone(number))
+                case FetchCatalog():
+                    _send_catalog(channel, staging.catalog)
+                case Finish():
+                    if wanted := staging.wanted():
+                        channel.send(Need(wanted[:_MAX_NEED_IDS]))
+                        continue
+                    if message.catalog_digest != staging.catalog.logical_digest():
+                        channel.send(
+                            Refused(
+                                Refusal.CATALOG_DIFFERS,
+                                "Client and server disagree about the version",
+                                b"",
+                                "",
+                            )
+                        )
+                        raise RemoteProtocolError("The client's catalog is another one")
+                    return message
+                case _:
+                    raise RemoteProtocolError(f"The client sent a stray {type(message).__name__}")
+    finally:
+        if file is not None:
+            file.close()
+    raise ConnectionLost("The client left")
+
+
+def _apply(staging: Staging, change: Change) -> None:
+    match change:
+        case Keep(entry):
+            staging.keep(entry)
+        case Make(entry):
+            staging.make(entry)
+        case Store(entry, content):
+            staging.store(entry, content)
+        case Link(entry, source):
+            staging.link(entry, source)
+        case Remove(entry_id):
+            staging.remove(entry_id)
+        case Name(principal):
+            staging.name(principal)
+
+
+def _send_signature(channel: Channel, staging: Staging, basis: int) -> None:
+    fd = staging.open_basis(basis)
+    if fd is None:
+        channel.send(NoSignature(basis))
+        return
+    try:
+        with contextlib.closing(signature(fd, os.fstat(fd).st_size)) as pieces:
+            held: bytes = b""
+            for piece in pieces:
+                if held:
+                    channel.send(SignaturePart(basis, False, held))  # noqa: FBT003
+                held = piece
+            channel.send(SignaturePart(basis, True, held))  # noqa: FBT003
+    finally:
+        os.close(fd)
+
+
+def _send_catalog(channel: Channel, catalog: CatalogReader) -> None:
+    """Send all rows, some thousand to a frame."""
+    compressor = zstandard.ZstdCompressor(level=3)
+
+    def send(batch: CatalogBatch) -> None:
+        channel.send(CatalogRows(compressor.compress(encode_control(batch))))
+
+    send(CatalogBatch([], catalog.principals()))
+    rows: list[Entry] = []
+    for entry in catalog.entries():
+        rows.append(entry)
+        if len(rows) == _ROWS_PER_FRAME:
+            send(CatalogBatch(rows, []))
+            rows = []
+    send(CatalogBatch(rows, []))
+    channel.send(CatalogEnd())
+
+
+def _record(
+    task: Task,
+    staging: Staging,
+    version_id: VersionId,
+    finish: Finish,
+    clock: Clock,
+    seconds: float,
+) -> VersionRecord:
+    catalog = staging.catalog
+    taken = [version.record().name for version in task.versions() if version.is_intact()]
+    counts = msgspec.structs.replace(
+        finish.report,
+        entries=catalog.counter("entries"),
+        bytes=catalog.counter("bytes"),
+        new_bytes=staging.new_bytes,
+    )
+    return VersionRecord(
+        format=FORMAT,
+        id=str(version_id),
+        sequence=version_id.sequence,
+        time=version_id.time,
+        committed=clock.now().replace(microsecond=0),
+        name=timed_name(version_id.time, task.point.store.zone, version_id.sequence, taken),
+        seconds=round(seconds, 3),
+        client=task.settings.owner,
+        source=task.settings.source,
+        base=staging.base,
+        catalog_digest=catalog.logical_digest().hex(),
+        counts=counts,
+        root=_root_metadata(catalog),
+    )
+
+
+def _root_metadata(catalog: CatalogReader) -> RootMetadata:
+    root = catalog.root()
+    if root is None:
+        raise RemoteProtocolError("The client sent no root directory")
+    names = {
+        (kind, number): name.decode(errors="replace") for kind, number, name in catalog.principals()
+    }
+    return RootMetadata(
+        root.mode,
+        root.uid,
+        root.gid,
+        names.get((USER, root.uid), ""),
+        names.get((GROUP, root.gid), ""),
+        root.mtime_s,
+        root.mtime_ns,
+    )
+
+
+def _committed(task: Task, version_id: VersionId, staging: Staging) -> Committed:
+    names = [version.record().name for version in task.versions() if version.is_intact()]
+    catalog = staging.catalog
+    return Committed(
+        str(version_id),
+        shown_names(names)[-1],
+        catalog.counter("entries"),
+        catalog.counter("bytes"),
+        staging.new_bytes,
+    )

@@ -1,0 +1,251 @@
+"""The client's side of a sync. Read `send_version` beside SYNC.md: the steps S1..S9 are its."""
+
+
+import msgspec
+import zstandard
+
+from ssfs import __version__
+from ssfs.clock import Clock
+from ssfs.engine.cache import TaskCache, open_cache
+from ssfs.engine.comparison import Catalogs, Comparison, Source
+from ssfs.engine.outgoing import Outgoing
+from ssfs.engine.refusal import raise_refused
+from ssfs.errors import InternalError, PeerError, RemoteProtocolError
+from ssfs.model.problem import EntryProblem
+from ssfs.model.version import Counts
+from ssfs.monitor import Monitor
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import (
+    PROTOCOL_VERSION,
+    CatalogBatch,
+    CatalogEnd,
+    CatalogRows,
+    CheckpointDone,
+    Committed,
+    Expired,
+    FetchCatalog,
+    Finish,
+    Hello,
+    Leave,
+    Message,
+    Need,
+    Open,
+    Opened,
+    Refused,
+)
+from ssfs.source.exclude import Excluder, ExcludeOptions
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.writer import CatalogWriter
+
+_MAX_NEEDS = 5
+"""How often a server may ask for content again before something is badly wrong."""
+_MAX_BATCH_BYTES = 64 << 20
+
+
+class SyncRequest(msgspec.Struct, frozen=True):
+    """What is to be backed up where.
+
+    Attributes:
+        source: Root directory.
+        point: Sync point name.
+        task: Task name.
+        client: This client's name.
+        source_identity: What the task remembers of its source.
+        exclude: What is left out.
+        skip: (device, inode) of directories never to go into.
+        dry_run: Compare, say what would be done, make no version.
+    """
+
+    source: bytes
+    point: str
+    task: str
+    client: str
+    source_identity: str
+    exclude: ExcludeOptions
+    skip: frozenset[tuple[int, int]] = frozenset()
+    dry_run: bool = False
+
+
+class SyncResult(msgspec.Struct, frozen=True):
+    """What became of it. `version` and `mount_name` are empty after a dry run."""
+
+    version: str
+    mount_name: str
+    counts: Counts
+    seconds: float
+    problems: list[EntryProblem]
+    expired: list[str]
+    expiry_held: str
+
+
+def send_version(
+    channel: Channel, request: SyncRequest, cache_root: bytes, monitor: Monitor, clock: Clock
+) -> SyncResult:
+    """Make one version of the source.
+
+    Raises:
+        SourceError: The source as a whole cannot be read.
+        PeerError: The server refused, broke the rules or went away.
+        StoreError: The server's store cannot take it (as the server said).
+        ConfigError: The cache cannot be used, or the server found the request wrong.
+    """
+    started = clock.monotonic_s()
+    source = Source(request.source, request.skip)
+    try:
+        opened = _open_task(channel, request)  # S1, S2
+        with open_cache(cache_root, opened.task_id) as cache:
+            compared = _compared_catalog(channel, cache, opened)  # S3
+            working = cache.begin_working(compared)
+            outgoing = Outgoing(None if request.dry_run else channel, working, clock)
+            try:
+                working.set_next_id(opened.next_id)
+                comparison = Comparison(
+                    source,
+                    Catalogs(compared, working),
+                    outgoing,
+                    Excluder(request.exclude),
+                    monitor,
+                    clock,
+                )
+                monitor.expect(opened.expected_entries, opened.expected_bytes)
+                try:
+                    comparison.run(dry_run=request.dry_run)  # S4 to S6
+                finally:
+                    comparison.close()
+                if request.dry_run:
+                    channel.send(Leave())
+                    return _result(comparison, working, clock.monotonic_s() - started)
+                monitor.phase("committing")
+                committed = _finish(channel, comparison, outgoing, working)  # S7, S8
+                compared.close()
+                digest = working.logical_digest()
+                counts = _final_counts(comparison, working, channel)
+                cache.keep_working(working, digest)  # S9
+                expired = _hear(channel)
+            finally:
+                outgoing.close()
+                working.close()
+                compared.close()
+    finally:
+        source.close()
+    if not isinstance(expired, Expired):
+        raise InternalError(f"{type(expired).__name__} instead of Expired")
+    return SyncResult(
+        version=committed.version,
+        mount_name=committed.mount_name,
+        counts=msgspec.structs.replace(counts, new_bytes=committed.new_bytes),
+        seconds=clock.monotonic_s() - started,
+        problems=comparison.problems,
+        expired=expired.versions,
+        expiry_held=expired.held,
+    )
+
+
+def _open_task(channel: Channel, request: SyncRequest) -> Opened:
+    """Greet, and ask for the task."""
+    channel.send(Hello(PROTOCOL_VERSION, __version__))
+    hello = _hear(channel)
+    if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
+        raise PeerError(
+            "The server speaks another protocol version", remedy="use the same ssfs at both ends"
+        )
+    channel.send(
+        Open(
+            request.point,
+            request.task,
+            request.client,
+            request.source_identity,
+            request.dry_run,
+        )
+    )
+    opened = _hear(channel)
+    if not isinstance(opened, Opened):
+        raise InternalError(f"{type(opened).__name__} instead of Opened")
+    return opened
+
+
+def _compared_catalog(channel: Channel, cache: TaskCache, opened: Opened) -> CatalogReader:
+    """The catalog to compare with: cached, or fetched row by row."""
+    cached = cache.find(opened.catalog_digest)
+    if cached is not None:
+        return cached
+    fetched = cache.create()
+    try:
+        if opened.catalog_digest != bytes(len(opened.catalog_digest)):
+            channel.send(FetchCatalog())
+            _receive_rows(channel, fetched)
+            if fetched.logical_digest() != opened.catalog_digest:
+                raise RemoteProtocolError("The server sent another catalog than it announced")
+        fetched.create_search_indexes()
+        return cache.finish_fetched(fetched, opened.catalog_digest)
+    finally:
+        fetched.close()
+
+
+def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
+    decoder = msgspec.msgpack.Decoder(CatalogBatch)
+    while True:
+        match _hear(channel):
+            case CatalogRows(compressed):
+                try:
+                    rows = zstandard.ZstdDecompressor().decompress(
+                        compressed, max_output_size=_MAX_BATCH_BYTES
+                    )
+                    batch = decoder.decode(rows)
+                except (zstandard.ZstdError, msgspec.DecodeError) as error:
+                    raise RemoteProtocolError("The server sent damaged catalog rows") from error
+                catalog.load(batch.entries, batch.principals)
+            case CatalogEnd():
+                return
+            case other:
+                raise InternalError(f"{type(other).__name__} between catalog rows")
+
+
+def _finish(
+    channel: Channel, comparison: Comparison, outgoing: Outgoing, working: CatalogWriter
+) -> Committed:
+    """Say that it is complete until the server agrees."""
+    for _ in range(_MAX_NEEDS):
+        outgoing.flush()
+        counts = _final_counts(comparison, working, channel)
+        working.checkpoint()
+        channel.send(Finish(working.logical_digest(), counts))
+        match _hear(channel):
+            case Committed() as committed:
+                return committed
+            case Need(ids):
+                for entry_id in ids:
+                    comparison.resend(entry_id)
+            case other:
+                raise InternalError(f"{type(other).__name__} after Finish")
+    raise PeerError("The server keeps asking for the same content", remedy="check both disks")
+
+
+def _final_counts(comparison: Comparison, working: CatalogWriter, channel: Channel) -> Counts:
+    return msgspec.structs.replace(
+        comparison.counts,
+        entries=working.counter("entries"),
+        bytes=working.counter("bytes"),
+        bytes_sent=channel.sent_bytes,
+        bytes_received=channel.received_bytes,
+    )
+
+
+def _hear(channel: Channel) -> Message:
+    """The next message that is no late answer; a refusal is raised."""
+    while True:
+        match channel.receive():
+            case Refused() as refused:
+                raise_refused(refused)
+            case CheckpointDone():
+                continue
+            case message:
+                return message
+
+
+def _result(comparison: Comparison, working: CatalogWriter, seconds: float) -> SyncResult:
+    """What a dry run found."""
+    counts = msgspec.structs.replace(
+        comparison.counts, entries=working.counter("entries"), bytes=working.counter("bytes")
+    )
+    return SyncResult("", "", counts, seconds, comparison.problems, [], "")

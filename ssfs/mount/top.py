@@ -1,0 +1,288 @@
+"""The directories above the versions: points of a store, tasks of a point, versions of a task.
+
+They change while they are mounted, and nobody tells: syncs and expiries are other processes. So every
+question looks at the modification time of the directory in the store and scans it again when
+that has changed. A time is coarse (kernels before 6.13 tick in 4 ms, some file systems in 2 s), so
+a scan made within 2 s of it proves nothing and is made again.
+
+A version whose version.toml is damaged is not shown, and said so once in the log: without it nothing
+is known about it, its date least of all.
+"""
+
+import abc
+import dataclasses
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+from typing_extensions import override
+
+from ssfs.clock import Clock
+from ssfs.errors import SsfsError
+from ssfs.model.entry import is_valid_name
+from ssfs.model.version import VersionId
+from ssfs.mount.names import Binding, NameTable, ShownVersion
+from ssfs.mount.versions import OpenVersions
+from ssfs.store.store import check_name
+from ssfs.store.version import Version, list_versions
+
+LATEST = "latest"
+_LATEST_COOKIE = 1 << 62
+_COARSE_NS = 2_000_000_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Latest:
+    """The symlink to the newest version of a task."""
+
+    inode: int
+    task: "TaskDirectory"
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Mounted:
+    """What all directories of a mount share.
+
+    Attributes:
+        clock: Wall time for scans, monotonic time for names.
+        versions: Which versions are locked open.
+        idle_s: For how long after the last request something counts as in use.
+        nodes: Everything above the versions, by inode number.
+        bindings: Every binding the kernel may know, and the task it is one of, by number.
+    """
+
+    clock: Clock
+    versions: OpenVersions
+    idle_s: float
+    nodes: dict[int, "TopDirectory | Latest"] = dataclasses.field(default_factory=dict)
+    bindings: dict[int, "tuple[Binding, TaskDirectory]"] = dataclasses.field(default_factory=dict)
+    inodes: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
+    binding_numbers: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
+
+    def forget_dead_bindings(self) -> None:
+        """Drop the bindings of versions that are gone and that nobody reads."""
+        dead = [
+            number
+            for number, (binding, task) in self.bindings.items()
+            if not binding.handles
+            and not task.has(binding.version.id)
+            and not self.versions.is_held(binding.version)
+        ]
+        for number in dead:
+            del self.bindings[number]
+
+
+@dataclasses.dataclass(slots=True)
+class Line:
+    """One line of a listing; `cookie` grows from line to line and stays with what the line shows."""
+
+    cookie: int
+    name: bytes
+    target: "TopDirectory | Latest | Binding"
+
+
+class TopDirectory(abc.ABC):
+    """A directory above the versions.
+
+    Attributes:
+        inode: Its number.
+        parent: The number of the directory above; the root's own for the root.
+        mtime_ns: When it last changed, as of the last look.
+    """
+
+    def __init__(self, mounted: Mounted, path: bytes, parent: "TopDirectory | None") -> None:
+        """Nothing is read yet.
+
+        Args:
+            mounted: What the mount shares.
+            path: The directory of the store that is watched.
+            parent: The directory above, if any.
+        """
+        self.inode = next(mounted.inodes)
+        self.parent = parent.inode if parent else self.inode
+        self.mtime_ns = 0
+        self._mounted = mounted
+        self._path = path
+        self._is_scan_final = False
+        mounted.nodes[self.inode] = self
+
+    def refresh(self) -> None:
+        """Scan again if anything may have changed.
+
+        Raises:
+            OSError: The directory is gone or cannot be read.
+        """
+        mtime_ns = os.stat(self._path).st_mtime_ns
+        if self._is_scan_final and mtime_ns == self.mtime_ns:
+            return
+        begun_ns = int(self._mounted.clock.now().timestamp() * 1e9)
+        is_complete = self._scan()
+        self.mtime_ns = mtime_ns
+        self._is_scan_final = is_complete and begun_ns - mtime_ns >= _COARSE_NS
+
+    @abc.abstractmethod
+    def _scan(self) -> bool:
+        """Read the directory; False if something in it is not ready or could not be read."""
+
+    @abc.abstractmethod
+    def lookup(self, name: str) -> "TopDirectory | Latest | Binding | None":
+        """What has this name, listed or not; call `refresh` before."""
+
+    @abc.abstractmethod
+    def lines(self) -> list[Line]:
+        """The listing, by cookie; call `refresh` before."""
+
+
+class GroupDirectory(TopDirectory):
+    """Points of a store, or tasks of a point: every directory that has its text file."""
+
+    marker: bytes
+
+    def __init__(self, mounted: Mounted, path: bytes, parent: TopDirectory | None) -> None:
+        super().__init__(mounted, path, parent)
+        self._children: dict[str, TopDirectory] = {}
+
+    @override
+    def _scan(self) -> bool:
+        is_complete = True
+        found: dict[str, TopDirectory] = {}
+        for name in sorted(os.fsdecode(name) for name in os.listdir(self._path)):
+            if not _is_group_name(name):
+                continue
+            path = os.path.join(self._path, os.fsencode(name))
+            if name in self._children:
+                found[name] = self._children[name]
+            elif os.path.exists(os.path.join(path, self.marker)):
+                found[name] = self._make_child(path)
+            else:
+                # Just being made: its text file comes last, and leaves our own time as it is.
+                is_complete = False
+        for name in self._children.keys() - found.keys():
+            self._mounted.nodes.pop(self._children[name].inode, None)
+        self._children = found
+        return is_complete
+
+    @abc.abstractmethod
+    def _make_child(self, path: bytes) -> TopDirectory: ...
+
+    @override
+    def lookup(self, name: str) -> TopDirectory | None:
+        return self._children.get(name)
+
+    @override
+    def lines(self) -> list[Line]:
+        return sorted(
+            (
+                Line(child.inode, os.fsencode(name), child)
+                for name, child in self._children.items()
+            ),
+            key=lambda line: line.cookie,
+        )
+
+
+class StoreDirectory(GroupDirectory):
+    """The sync points of a store."""
+
+    marker = b"point.toml"
+
+    @override
+    def _make_child(self, path: bytes) -> TopDirectory:
+        return PointDirectory(self._mounted, os.path.join(path, b"tasks"), self)
+
+
+class PointDirectory(GroupDirectory):
+    """The tasks of a sync point."""
+
+    marker = b"task.toml"
+
+    @override
+    def _make_child(self, path: bytes) -> TopDirectory:
+        return TaskDirectory(self._mounted, os.path.join(path, b"versions"), self)
+
+
+class TaskDirectory(TopDirectory):
+    """The versions of a task, and `latest`."""
+
+    def __init__(self, mounted: Mounted, path: bytes, parent: TopDirectory | None) -> None:
+        super().__init__(mounted, path, parent)
+        self.latest = Latest(next(mounted.inodes), self)
+        mounted.nodes[self.latest.inode] = self.latest
+        self._names = NameTable(mounted.binding_numbers, mounted.idle_s)
+        self._known: dict[VersionId, ShownVersion | None] = {}
+        self._shown: Sequence[ShownVersion] = ()
+
+    def has(self, version_id: VersionId) -> bool:
+        """Whether the version was there when the directory was last scanned."""
+        return version_id in self._known
+
+    @property
+    def latest_name(self) -> str | None:
+        """Where `latest` leads; None without any version."""
+        return self._names.latest
+
+    @override
+    def refresh(self) -> None:
+        super().refresh()
+        made = self._names.update(
+            self._shown, self._mounted.clock.monotonic_s(), self._mounted.versions.is_held
+        )
+        for binding in made:
+            self._mounted.bindings[binding.number] = (binding, self)
+
+    @override
+    def _scan(self) -> bool:
+        is_complete = True
+        known: dict[VersionId, ShownVersion | None] = {}
+        for version in list_versions(os.path.dirname(self._path)):
+            if version.id in self._known:
+                known[version.id] = self._known[version.id]
+                continue
+            try:
+                known[version.id] = _read(version)
+            except OSError as error:
+                _log.warning("Version %s cannot be read: %s", os.fsdecode(version.path), error)
+                is_complete = False
+        if known.keys() != self._known.keys():
+            self._known = known
+            self._shown = [version for version in known.values() if version is not None]
+        return is_complete
+
+    @override
+    def lookup(self, name: str) -> Latest | Binding | None:
+        if name == LATEST:
+            return self.latest if self.latest_name is not None else None
+        return self._names.resolve(name)
+
+    @override
+    def lines(self) -> list[Line]:
+        lines = [
+            Line(binding.version.id.sequence, os.fsencode(name), binding)
+            for name, binding in self._names.listing
+        ]
+        if lines:
+            lines.append(Line(_LATEST_COOKIE, LATEST.encode(), self.latest))
+        return lines
+
+
+def _read(version: Version) -> ShownVersion | None:
+    """What is shown of a version; None, and a line in the log, if it is damaged."""
+    try:
+        record = version.record()
+    except SsfsError as error:
+        _log.error("A version is not shown: %s", error)  # noqa: TRY400 - it is all there is to say
+        return None
+    if not is_valid_name(os.fsencode(record.name)):
+        _log.error("A version is not shown: bad name %r in %r", record.name, version.path)
+        return None
+    return ShownVersion(version.id, record.name, version.path, record.root)
+
+
+def _is_group_name(name: str) -> bool:
+    try:
+        check_name(name, "directory")
+    except SsfsError:
+        return False
+    return True

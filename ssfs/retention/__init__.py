@@ -1,0 +1,1 @@
+"""Which versions stay and why: pure functions over dates, without disk and without clock."""
