@@ -9,6 +9,8 @@ each family lives in `ssfs.cli.exit_codes` alone. An unreadable file is no error
 
 import os
 
+from typing_extensions import override
+
 
 class SsfsError(Exception):
     """Something a person can act on.
@@ -25,6 +27,7 @@ class SsfsError(Exception):
         self.path = path
         self.remedy = remedy
 
+    @override
     def __str__(self) -> str:
         """The whole error in one line."""
         text = self.problem

@@ -75,17 +75,18 @@ class TaskCache:
         finished = digest.hex().encode() + b".db"
         self._roll_back_working()
         for name in (finished, self._working, b"compared.db"):
+            path = os.path.join(self._path, name)
             try:
-                with CatalogReader.open(os.path.join(self._path, name), immutable=False) as catalog:
+                with CatalogReader.open(path, immutable=False) as catalog:
                     is_it = catalog.logical_digest() == digest
             except CorruptStore:
                 continue
+            if is_it and name == self._working:
+                # Out of the way of the new working copy, which starts from it.
+                rename(name, self._fd, b"compared.db", self._fd)
+                path = os.path.join(self._path, b"compared.db")
             if is_it:
-                if name == self._working:
-                    # Out of the way of the new working copy, which starts from it.
-                    rename(name, self._fd, b"compared.db", self._fd)
-                    name = b"compared.db"
-                return CatalogReader.open(os.path.join(self._path, name), immutable=False)
+                return CatalogReader.open(path, immutable=False)
         return None
 
     def _roll_back_working(self) -> None:

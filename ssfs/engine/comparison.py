@@ -12,59 +12,16 @@ import stat as stat_module
 
 from ssfs.clock import Clock
 from ssfs.engine.content import ContentSender, Found
+from ssfs.engine.moves import Catalogs, MoveFinder, Source
 from ssfs.engine.outgoing import Outgoing
 from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_untouched, judge_content, seen
-from ssfs.errors import SourceError
 from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
-from ssfs.model.entry import ROOT_ID, Entry, Flag, Kind
+from ssfs.model.entry import ROOT_ID, Entry, Flag, Kind, kind_of_mode
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
 from ssfs.source.exclude import Excluder
-from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import PARKED
-from ssfs.store.catalog.writer import CatalogWriter
-
-
-class Source:
-    """The open root of what is backed up."""
-
-    def __init__(self, path: bytes, skip: frozenset[tuple[int, int]] = frozenset()) -> None:
-        """Open it.
-
-        Args:
-            path: The root directory.
-            skip: (device, inode) of directories never to go into: the store itself.
-
-        Raises:
-            SourceError: It is missing, unreadable or no directory.
-        """
-        self.path = path
-        self.skip = skip
-        try:
-            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            os.listdir(self.fd)
-        except OSError as error:
-            reason = (error.strerror or "unknown error").lower()
-            raise SourceError(
-                f"The source cannot be read: {reason}",
-                path=path,
-                remedy="name a directory that exists and that you may read",
-            ) from error
-        self.device = os.fstat(self.fd).st_dev
-
-    def close(self) -> None:
-        """Close it."""
-        os.close(self.fd)
-
-
-class Catalogs:
-    """What a walk compares with, and what it makes of it."""
-
-    def __init__(self, compared: CatalogReader, working: CatalogWriter) -> None:
-        self.compared = compared
-        self.working = working
-        self.has_records = compared.number("entries") > 0
 
 
 class Comparison:
@@ -89,7 +46,7 @@ class Comparison:
         self._source = source
         self._compared = catalogs.compared
         self._working = catalogs.working
-        self._has_records = catalogs.has_records
+        self._moves = MoveFinder(source, catalogs)
         self._outgoing = outgoing
         self._excluder = excluder
         self._monitor = monitor
@@ -217,7 +174,7 @@ class Comparison:
             return 0
         if record is not None and is_untouched(record, status):
             kind = Kind.DIRECTORY if is_directory else record.kind
-            if record.kind == kind and (is_directory or seen_kind(status) == kind):
+            if record.kind == kind and (is_directory or kind_of_mode(status.st_mode) == kind):
                 return record.id if is_directory and self._goes_into(status) else 0
         now = seen(0, parent, name, status, self._source.device)
         if record is not None and record.kind != now.kind:
@@ -240,9 +197,7 @@ class Comparison:
     def _goes_into(self, status: os.stat_result) -> bool:
         if (status.st_dev, status.st_ino) in self._source.skip:
             return False
-        return not (
-            self._excluder.options.one_file_system and status.st_dev != self._source.device
-        )
+        return not (self._excluder.options.one_file_system and status.st_dev != self._source.device)
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -251,7 +206,7 @@ class Comparison:
         if record is not None:
             self._metadata(record, now._replace(id=record.id))
             return record.id
-        moved = self._moved_here(now)
+        moved = self._moves.moved_here(now)
         if moved is not None:
             self._outgoing.keep(now._replace(id=moved.id))
             self.counts.moved += 1
@@ -295,7 +250,7 @@ class Comparison:
             self._outgoing.make(now._replace(id=record.id))
             self.counts.changed += 1
             return
-        moved = self._moved_here(now)
+        moved = self._moves.moved_here(now)
         if moved is not None and moved.target == now.target:
             self._outgoing.keep(now._replace(id=moved.id))
             self.counts.moved += 1
@@ -306,9 +261,9 @@ class Comparison:
     def _file(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
         moved = same = None
         if record is None or judge_content(record, now) is Verdict.CHANGED:
-            same = self._same_inode(now)
-            if record is None and same is not None and self._is_unclaimed(same):
-                moved = same if self._has_left(same, now) else None
+            same = self._moves.same_inode(now)
+            if record is None and same is not None and self._moves.is_unclaimed(same):
+                moved = same if self._moves.has_left(same, now) else None
         known = record or moved
         now = now._replace(id=known.id if known else 0)
         if known is not None and judge_content(known, now) is Verdict.SAME:
@@ -323,49 +278,6 @@ class Comparison:
         if not self._content.take(fd, found, self._working):
             # Vanished: as if it had not been there, unless it turns up elsewhere.
             self._forget(record)
-
-    # -- moves -----------------------------------------------------------------------------------
-
-    def _same_inode(self, now: Entry) -> Entry | None:
-        """A recorded file that probably is this one: same device, inode, size and mtime."""
-        if not self._has_records:
-            return None
-        for row in self._compared.by_inode(now.ino):
-            if row.dev == now.dev and judge_content(row, now) is not Verdict.CHANGED:
-                if row.kind == now.kind == Kind.FILE:
-                    return row
-        return None
-
-    def _moved_here(self, now: Entry) -> Entry | None:
-        """The record of a directory or special file that has moved to this path."""
-        if not self._has_records:
-            return None
-        for row in self._compared.by_inode(now.ino):
-            if (row.dev, row.kind) == (now.dev, now.kind) and self._is_unclaimed(row):
-                if self._has_left(row, now):
-                    return row
-        return None
-
-    def _is_unclaimed(self, row: Entry) -> bool:
-        """Whether this record has not been found at another path before."""
-        working = self._working.entry(row.id)
-        return working is not None and (
-            working.parent == PARKED or (working.parent, working.name) == (row.parent, row.name)
-        )
-
-    def _has_left(self, row: Entry, now: Entry) -> bool:
-        """Whether the recorded path no longer holds what is at another path now."""
-        names = self._compared.path_names(row.id)
-        if names is None:
-            return True
-        try:
-            old = os.stat(b"/".join(names), dir_fd=self._source.fd, follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False
-        there = seen(0, 0, b"", old, self._source.device)
-        return (there.dev, there.ino) != (now.dev, now.ino)
 
     def _remove_missing(self) -> None:
         """Remove what was recorded, not met at its path, and not found anywhere else."""
@@ -408,11 +320,6 @@ class Comparison:
         if not sent:
             self.report(path, "the server has lost its content and it is not here any more")
             self.counts.removed += self._outgoing.remove(entry_id)
-
-
-def seen_kind(status: os.stat_result) -> int:
-    """The kind of what was just looked at."""
-    return seen(0, 0, b"", status, 0).kind
 
 
 def _open_beneath(root: int, names: list[bytes]) -> int:

@@ -36,7 +36,10 @@ class ExpiryPlan(NamedTuple):
 
 
 def plan_expiry(
-    task: Task, now: datetime.datetime, policy: Policy | None = None, zone: datetime.tzinfo | None = None
+    task: Task,
+    now: datetime.datetime,
+    policy: Policy | None = None,
+    zone: datetime.tzinfo | None = None,
 ) -> ExpiryPlan:
     """What the rule says now, by the point's policy or another one; changes nothing."""
     versions = task.versions()

@@ -31,9 +31,7 @@ class Verdict(enum.Enum):
     """Another content, or another file."""
 
 
-def seen(
-    entry_id: int, parent: int, name: bytes, status: os.stat_result, root_dev: int
-) -> Entry:
+def seen(entry_id: int, parent: int, name: bytes, status: os.stat_result, root_dev: int) -> Entry:
     """The row of what was just seen; digest, target and flags still empty.
 
     A kind of 0 means: not backed up (a socket).
@@ -97,14 +95,10 @@ def is_racy(entry: Entry, read_at_s: float) -> bool:
 
 def is_only_bookkeeping(record: Entry, now: Entry) -> bool:
     """Whether two rows differ in nothing a user would see in the version."""
-    neutral = {
-        "dev": 0,
-        "ino": 0,
-        "ctime_s": 0,
-        "ctime_ns": 0,
-        "flags": 0,
-    }
+    neutral = record._replace(
+        dev=now.dev, ino=now.ino, ctime_s=now.ctime_s, ctime_ns=now.ctime_ns, flags=now.flags
+    )
     if now.kind == Kind.DIRECTORY:
         # A directory's mtime follows from changes that are counted themselves.
-        neutral |= {"mtime_s": 0, "mtime_ns": 0}
-    return record._replace(**neutral) == now._replace(**neutral)
+        neutral = neutral._replace(mtime_s=now.mtime_s, mtime_ns=now.mtime_ns)
+    return neutral == now

@@ -5,12 +5,11 @@ import os
 from collections.abc import Iterator
 
 import msgspec
-import zstandard
 
 from ssfs import __version__
 from ssfs.clock import Clock
-from ssfs.delta.signature import signature
 from ssfs.engine.expire import clean_up, expire
+from ssfs.engine.incoming import Incoming, send_catalog
 from ssfs.engine.refusal import to_refusal
 from ssfs.errors import (
     ConfigError,
@@ -21,7 +20,7 @@ from ssfs.errors import (
     StoreLocked,
 )
 from ssfs.fsio.disk import store_error
-from ssfs.model.entry import GROUP, ROOT_ID, USER, Entry
+from ssfs.model.entry import GROUP, ROOT_ID, USER
 from ssfs.model.version import (
     RootMetadata,
     VersionId,
@@ -32,51 +31,36 @@ from ssfs.model.version import (
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     PROTOCOL_VERSION,
-    CatalogBatch,
-    CatalogEnd,
-    CatalogRows,
-    Change,
-    Changes,
-    Checkpoint,
-    CheckpointDone,
     Committed,
     Expired,
     FetchCatalog,
-    FileAbort,
-    FileBegin,
-    FileDelta,
-    FileEnd,
-    FileRaw,
     Finish,
     Hello,
-    Keep,
     Leave,
-    Link,
-    Make,
     Message,
-    Name,
-    Need,
-    NoSignature,
     Open,
     Opened,
-    Refusal,
-    Refused,
-    Remove,
-    SignaturePart,
-    Store,
-    WantSignature,
-    encode_control,
 )
 from ssfs.store.catalog.reader import CatalogReader
-from ssfs.store.incoming import IncomingFile
 from ssfs.store.staging import Staging
-from ssfs.store.store import Task
 from ssfs.store.store import Store as OpenStore
+from ssfs.store.store import Task
 from ssfs.store.textfile import FORMAT
 from ssfs.store.version import Version
 
 _ROWS_PER_FRAME = 2000
 _MAX_NEED_IDS = 50_000
+
+_NOTHING = Opened(
+    task_id="dry-run",
+    base="",
+    catalog_digest=bytes(32),
+    resumed=False,
+    next_id=ROOT_ID,
+    expected_entries=0,
+    expected_bytes=0,
+)
+"""What a dry run into a task that does not exist yet is compared with."""
 
 
 def serve_backup(channel: Channel, store: OpenStore, clock: Clock) -> None:
@@ -117,7 +101,7 @@ def receive_version(channel: Channel, store: OpenStore, clock: Clock) -> None:
             channel.send(_opened(task, staging))
             try:
                 staging.prepare()  # R3
-                finish = _receive_changes(channel, messages, staging)  # R4 to R6
+                finish = Incoming(channel, staging).receive(messages)  # R4 to R6
             except ConnectionLost:
                 staging.checkpoint()
                 raise
@@ -186,20 +170,20 @@ def _answer_dry_run(
         task, base = None, None
     with contextlib.ExitStack() as stack:
         if task is None or base is None:
-            channel.send(Opened("dry-run", "", bytes(32), False, ROOT_ID, 0, 0))
+            channel.send(_NOTHING)
             catalog = None
         else:
             stack.enter_context(base.share())
             catalog = stack.enter_context(base.catalog())
             channel.send(
-                Opened(
-                    task.settings.id,
-                    str(base.id),
-                    catalog.logical_digest(),
-                    False,
-                    catalog.number("next_id"),
-                    catalog.number("entries"),
-                    catalog.number("bytes"),
+                msgspec.structs.replace(
+                    _NOTHING,
+                    task_id=task.settings.id,
+                    base=str(base.id),
+                    catalog_digest=catalog.logical_digest(),
+                    next_id=catalog.number("next_id"),
+                    expected_entries=catalog.number("entries"),
+                    expected_bytes=catalog.number("bytes"),
                 )
             )
         for message in messages:
@@ -207,109 +191,7 @@ def _answer_dry_run(
                 return
             if not isinstance(message, FetchCatalog) or catalog is None:
                 raise RemoteProtocolError("A dry run sends no changes")
-            _send_catalog(channel, catalog)
-
-
-def _receive_changes(channel: Channel, messages: Iterator[Message], staging: Staging) -> Finish:
-    """Apply what the client sends until both ends agree that it is complete."""
-    file: IncomingFile | None = None
-    try:
-        for message in messages:
-            match message:
-                case Changes(changes):
-                    for change in changes:
-                        _apply(staging, change)
-                case FileRaw(content) if file is not None:
-                    file.write(content)
-                case FileDelta(last, content) if file is not None:
-                    file.patch(content, last=last)
-                case FileBegin(entry_id, basis):
-                    file = staging.begin_file(entry_id, basis)
-                case FileEnd(entry) if file is not None:
-                    staging.finish_file(file, entry)
-                    file = None
-                case FileAbort() if file is not None:
-                    file.close()
-                    file = None
-                case WantSignature(basis):
-                    _send_signature(channel, staging, basis)
-                case Checkpoint(number):
-                    staging.checkpoint()
-                    channel.send(CheckpointDone(number))
-                case FetchCatalog():
-                    _send_catalog(channel, staging.catalog)
-                case Finish():
-                    if wanted := staging.wanted():
-                        channel.send(Need(wanted[:_MAX_NEED_IDS]))
-                        continue
-                    if message.catalog_digest != staging.catalog.logical_digest():
-                        channel.send(
-                            Refused(
-                                Refusal.CATALOG_DIFFERS,
-                                "Client and server disagree about the version",
-                                b"",
-                                "",
-                            )
-                        )
-                        raise RemoteProtocolError("The client's catalog is another one")
-                    return message
-                case _:
-                    raise RemoteProtocolError(f"The client sent a stray {type(message).__name__}")
-    finally:
-        if file is not None:
-            file.close()
-    raise ConnectionLost("The client left")
-
-
-def _apply(staging: Staging, change: Change) -> None:
-    match change:
-        case Keep(entry):
-            staging.keep(entry)
-        case Make(entry):
-            staging.make(entry)
-        case Store(entry, content):
-            staging.store(entry, content)
-        case Link(entry, source):
-            staging.link(entry, source)
-        case Remove(entry_id):
-            staging.remove(entry_id)
-        case Name(principal):
-            staging.name(principal)
-
-
-def _send_signature(channel: Channel, staging: Staging, basis: int) -> None:
-    fd = staging.open_basis(basis)
-    if fd is None:
-        channel.send(NoSignature(basis))
-        return
-    try:
-        with contextlib.closing(signature(fd, os.fstat(fd).st_size)) as pieces:
-            held: bytes = b""
-            for piece in pieces:
-                if held:
-                    channel.send(SignaturePart(basis, False, held))  # noqa: FBT003
-                held = piece
-            channel.send(SignaturePart(basis, True, held))  # noqa: FBT003
-    finally:
-        os.close(fd)
-
-
-def _send_catalog(channel: Channel, catalog: CatalogReader) -> None:
-    """Send all rows, some thousand to a frame."""
-    compressor = zstandard.ZstdCompressor(level=3)
-
-    def send(batch: CatalogBatch) -> None:
-        channel.send(CatalogRows(compressor.compress(encode_control(batch))))
-
-    send(CatalogBatch([], catalog.principals()))
-    rows: list[Entry] = []
-    for entry in catalog.entries():
-        rows.append(entry)
-        if len(rows) == _ROWS_PER_FRAME:
-            send(CatalogBatch(rows, []))
-            rows = []
-    send(CatalogBatch(rows, []))
-    channel.send(CatalogEnd())
+            send_catalog(channel, catalog)
 
 
 def _record(

@@ -1,13 +1,13 @@
 """The client's side of a sync. Read `send_version` beside SYNC.md: the steps S1..S9 are its."""
 
-
 import msgspec
 import zstandard
 
 from ssfs import __version__
 from ssfs.clock import Clock
 from ssfs.engine.cache import TaskCache, open_cache
-from ssfs.engine.comparison import Catalogs, Comparison, Source
+from ssfs.engine.comparison import Comparison
+from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import Outgoing
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import InternalError, PeerError, RemoteProtocolError
@@ -33,7 +33,7 @@ from ssfs.protocol.messages import (
     Opened,
     Refused,
 )
-from ssfs.source.exclude import Excluder, ExcludeOptions
+from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 

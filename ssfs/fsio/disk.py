@@ -52,9 +52,7 @@ def copy_file(
     copied = 0
     with (
         open_fd(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=source_fd) as source,
-        open_fd(
-            target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=target_fd, mode=mode
-        ) as copy,
+        open_fd(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=target_fd, mode=mode) as copy,
     ):
         while content := os.read(source, COPY_BYTES):
             write_all(copy, content)

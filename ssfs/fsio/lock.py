@@ -7,6 +7,7 @@ holds it; it is informative only and may be stale when nobody does.
 import fcntl
 import os
 from types import TracebackType
+from typing import Self
 
 from ssfs.fsio.disk import write_all
 
@@ -63,7 +64,7 @@ class FileLock:
             os.close(self.fd)
             self.fd = -1
 
-    def __enter__(self) -> "FileLock":
+    def __enter__(self) -> Self:
         """Use as a context manager."""
         return self
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 import msgspec
+from typing_extensions import override
 
 from ssfs.model.policy import Policy
 
@@ -27,6 +28,7 @@ class VersionId(msgspec.Struct, frozen=True, order=True):
     sequence: int
     time: datetime.datetime
 
+    @override
     def __str__(self) -> str:
         """The directory name, `000042-2024-05-01T020000Z`."""
         return f"{self.sequence:06d}-{self.time.strftime(_TIME_FORMAT)}"

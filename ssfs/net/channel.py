@@ -29,7 +29,7 @@ class Channel:
     def __init__(self, stream: socket.socket, role: Role) -> None:
         """Take over the socket: `close` closes it."""
         self._stream = stream
-        self._stream.setblocking(False)
+        self._stream.settimeout(0)
         self._reads_while_sending = role is Role.CLIENT
         self._connection = Connection(role)
         self._buffer = bytearray(_RECEIVE_BYTES)

@@ -32,6 +32,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 import msgspec
+from typing_extensions import override
 
 from ssfs.retention.rule import DatedVersion
 
@@ -55,6 +56,7 @@ class Hold(msgspec.Struct, frozen=True):
     gap: datetime.timedelta
     usual: datetime.timedelta | None
 
+    @override
     def __str__(self) -> str:
         """One sentence: what looks wrong, and what releases the hold."""
         usual = (

@@ -19,7 +19,6 @@ from ssfs.fsio.disk import (
     make_directory,
     needs_fsync_per_file,
     open_directory,
-    open_fd,
     remove_tree,
     rename,
     replace_file,
@@ -368,9 +367,7 @@ class Staging:
         if self._fsync_each:
             fsync(fd)
         status = os.fstat(fd)
-        self._staged.append(
-            StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size)
-        )
+        self._staged.append(StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size))
         self.new_bytes += entry.size
 
     # -- durability ------------------------------------------------------------------------------
@@ -454,7 +451,7 @@ def _open_base(
 
 
 def _check_file(entry: Entry) -> None:
-    if entry.kind != Kind.FILE or entry.size < 0 or len(entry.digest) != 32:  # noqa: PLR2004
+    if entry.kind != Kind.FILE or entry.size < 0 or len(entry.digest) != 32:
         raise RemoteProtocolError(f"Entry {entry.id} is no file that can have content")
 
 

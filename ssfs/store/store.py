@@ -104,9 +104,7 @@ class Store:
         try:
             settings = read_text_file(b"store.toml", StoreSettings, directory=path)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise StoreError(
-                "Not a store", path=path, remedy="`ssfs init` makes one"
-            ) from error
+            raise StoreError("Not a store", path=path, remedy="`ssfs init` makes one") from error
         except OSError as error:
             raise store_error(error, path) from error
         try:
@@ -175,7 +173,9 @@ class Store:
             try:
                 fd = make_directory(name.encode(), dir_fd=parent)
                 try:
-                    if not os.path.exists(os.path.join(self.path, b"points", name.encode(), b"point.toml")):
+                    if not os.path.exists(
+                        os.path.join(self.path, b"points", name.encode(), b"point.toml")
+                    ):
                         os.close(make_directory(b"tasks", dir_fd=fd))
                         settings = PointSettings(FORMAT, policy or self.settings.policy)
                         write_text_file(b"point.toml", settings, dir_fd=fd)

@@ -80,9 +80,7 @@ PARKED = -1
 
 _PLACEHOLDERS = ", ".join("?" * (len(Entry._fields) + 1))
 INSERT_ENTRY = f"INSERT INTO entry ({COLUMNS}, content) VALUES ({_PLACEHOLDERS})"  # noqa: S608
-UPDATE_ENTRY = (
-    f"UPDATE entry SET {', '.join(f'{name} = ?' for name in Entry._fields)} WHERE id = ?"  # noqa: S608
-)
+UPDATE_ENTRY = f"UPDATE entry SET {', '.join(f'{name} = ?' for name in Entry._fields)} WHERE id = ?"  # noqa: S608
 SELECT_ENTRY = f"SELECT {COLUMNS} FROM entry"  # noqa: S608
 
 

@@ -7,7 +7,7 @@ same logical digest; what happens to the tree beside it is `ssfs.store.staging`'
 
 import itertools
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from typing_extensions import override
@@ -64,8 +64,15 @@ class CatalogWriter(CatalogReader):
         self._sum = int.from_bytes(super().logical_digest(), "little")
         self._counters = {
             key: self.number(key)
-            for key in ("next_id", "next_content", "entries", "files", "directories", "symlinks")
-            + ("bytes",)
+            for key in (
+                "next_id",
+                "next_content",
+                "entries",
+                "files",
+                "directories",
+                "symlinks",
+                "bytes",
+            )
         }
         self._counters["next_id"] = max(self._counters["next_id"], ROOT_ID)
         self.first_new_id = self._counters["next_id"]
@@ -275,7 +282,7 @@ class CatalogWriter(CatalogReader):
 
     # -- transactions ----------------------------------------------------------------------------
 
-    def run(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+    def run(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Execute a statement for each row, inside the open transaction."""
         self._database.executemany(statement, rows)
 

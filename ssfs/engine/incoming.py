@@ -1,0 +1,179 @@
+"""What a receiver hears: each message of a transfer becomes calls of `ssfs.store.staging`.
+
+The counterpart of `ssfs.engine.outgoing`. The order of messages is checked already (`ssfs.protocol.states`); what they may name is checked by staging
+and its catalog.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import zstandard
+
+from ssfs.delta.signature import signature
+from ssfs.errors import ConnectionLost, RemoteProtocolError
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import (
+    CatalogBatch,
+    CatalogEnd,
+    CatalogRows,
+    Change,
+    Changes,
+    Checkpoint,
+    CheckpointDone,
+    FetchCatalog,
+    FileAbort,
+    FileBegin,
+    FileDelta,
+    FileEnd,
+    FileRaw,
+    Finish,
+    Keep,
+    Link,
+    Make,
+    Message,
+    Name,
+    Need,
+    NoSignature,
+    Refusal,
+    Refused,
+    Remove,
+    SignaturePart,
+    Store,
+    WantSignature,
+    encode_control,
+)
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.staging import Staging
+
+if TYPE_CHECKING:
+    from ssfs.model.entry import Entry
+    from ssfs.store.incoming import IncomingFile
+
+_ROWS_PER_FRAME = 2000
+_MAX_NEED_IDS = 50_000
+
+
+class Incoming:
+    """The receiving half of a server's session."""
+
+    def __init__(self, channel: Channel, staging: Staging) -> None:
+        self._channel = channel
+        self._staging = staging
+        self._file: IncomingFile | None = None
+
+    def receive(self, messages: Iterator[Message]) -> Finish:
+        """Apply what the client sends until both ends agree that the version is complete.
+
+        Raises:
+            ConnectionLost: The client went away.
+            RemoteProtocolError: It broke the rules, or its catalog is another one.
+        """
+        try:
+            for message in messages:
+                if isinstance(message, Finish):
+                    if self._is_complete(message):
+                        return message
+                elif isinstance(message, FileBegin | FileRaw | FileDelta | FileEnd | FileAbort):
+                    self._hear_file(message)
+                else:
+                    self._hear(message)
+        finally:
+            if self._file is not None:
+                self._file.close()
+        raise ConnectionLost("The client left")
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case Changes(changes):
+                for change in changes:
+                    self._apply(change)
+            case WantSignature(basis):
+                self._send_signature(basis)
+            case Checkpoint(number):
+                self._staging.checkpoint()
+                self._channel.send(CheckpointDone(number))
+            case FetchCatalog():
+                send_catalog(self._channel, self._staging.catalog)
+            case _:
+                raise RemoteProtocolError(f"The client sent a stray {type(message).__name__}")
+
+    def _apply(self, change: Change) -> None:
+        match change:
+            case Keep(entry):
+                self._staging.keep(entry)
+            case Make(entry):
+                self._staging.make(entry)
+            case Store(entry, content):
+                self._staging.store(entry, content)
+            case Link(entry, source):
+                self._staging.link(entry, source)
+            case Remove(entry_id):
+                self._staging.remove(entry_id)
+            case Name(principal):
+                self._staging.name(principal)
+
+    def _hear_file(self, message: FileBegin | FileRaw | FileDelta | FileEnd | FileAbort) -> None:
+        if isinstance(message, FileBegin):
+            self._file = self._staging.begin_file(message.id, message.basis)
+            return
+        file = self._file
+        if file is None:
+            raise RemoteProtocolError("Content of no file")
+        match message:
+            case FileRaw(content):
+                file.write(content)
+            case FileDelta(last, content):
+                file.patch(content, last=last)
+            case FileEnd(entry):
+                self._file = None
+                self._staging.finish_file(file, entry)
+            case FileAbort():
+                self._file = None
+                file.close()
+
+    def _send_signature(self, basis: int) -> None:
+        fd = self._staging.open_basis(basis)
+        if fd is None:
+            self._channel.send(NoSignature(basis))
+            return
+        try:
+            with contextlib.closing(signature(fd, os.fstat(fd).st_size)) as pieces:
+                # One behind, as only the last piece is marked.
+                held = next(pieces, b"")
+                for piece in pieces:
+                    self._channel.send(SignaturePart(basis, last=False, content=held))
+                    held = piece
+                self._channel.send(SignaturePart(basis, last=True, content=held))
+        finally:
+            os.close(fd)
+
+    def _is_complete(self, finish: Finish) -> bool:
+        """Whether nothing is missing; else the client has been told what."""
+        if wanted := self._staging.wanted():
+            self._channel.send(Need(wanted[:_MAX_NEED_IDS]))
+            return False
+        if finish.catalog_digest != self._staging.catalog.logical_digest():
+            problem = "Client and server disagree about the version"
+            self._channel.send(Refused(Refusal.CATALOG_DIFFERS, problem, b"", ""))
+            raise RemoteProtocolError("The client's catalog is another one")
+        return True
+
+
+def send_catalog(channel: Channel, catalog: CatalogReader) -> None:
+    """Send all rows of a catalog, some thousand to a frame."""
+    compressor = zstandard.ZstdCompressor(level=3)
+
+    def send(batch: CatalogBatch) -> None:
+        channel.send(CatalogRows(compressor.compress(encode_control(batch))))
+
+    send(CatalogBatch([], catalog.principals()))
+    rows: list[Entry] = []
+    for entry in catalog.entries():
+        rows.append(entry)
+        if len(rows) == _ROWS_PER_FRAME:
+            send(CatalogBatch(rows, []))
+            rows = []
+    send(CatalogBatch(rows, []))
+    channel.send(CatalogEnd())
