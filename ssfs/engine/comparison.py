@@ -140,7 +140,8 @@ class Comparison:
                 record = next(records, None)
             known = None
             if record is not None and record.name == name:
-                known, record = record, next(records, None)
+                known = None if self._moves.is_claimed(record.id) else record
+                record = next(records, None)
             directory_id = self._entry(fd, entry_id, name, known, path)
             if directory_id:
                 below.append((directory_id, name))
@@ -208,6 +209,7 @@ class Comparison:
             return record.id
         moved = self._moves.moved_here(now)
         if moved is not None:
+            self._moves.claim(moved)
             self._outgoing.keep(now._replace(id=moved.id))
             self.counts.moved += 1
             return moved.id
@@ -252,6 +254,7 @@ class Comparison:
             return
         moved = self._moves.moved_here(now)
         if moved is not None and moved.target == now.target:
+            self._moves.claim(moved)
             self._outgoing.keep(now._replace(id=moved.id))
             self.counts.moved += 1
             return
@@ -262,8 +265,9 @@ class Comparison:
         moved = same = None
         if record is None or judge_content(record, now) is Verdict.CHANGED:
             same = self._moves.same_inode(now)
-            if record is None and same is not None and self._moves.is_unclaimed(same):
-                moved = same if self._moves.has_left(same, now) else None
+            if record is None and same is not None and self._moves.is_free(same):
+                moved = same
+                self._moves.claim(same)
         known = record or moved
         now = now._replace(id=known.id if known else 0)
         if known is not None and judge_content(known, now) is Verdict.SAME:
@@ -278,22 +282,16 @@ class Comparison:
         if not self._content.take(fd, found, self._working):
             # Vanished: as if it had not been there, unless it turns up elsewhere.
             self._forget(record)
+            if moved is not None:
+                self._moves.release(moved)
 
     def _remove_missing(self) -> None:
         """Remove what was recorded, not met at its path, and not found anywhere else."""
         for entry_id in self._missing:
-            working = self._working.entry(entry_id)
-            record = self._compared.entry(entry_id)
-            if working is None:
-                continue
-            stays = record is not None and working.parent != PARKED
-            if stays and record is not None and self._moved_away(working, record):
+            if self._moves.is_claimed(entry_id) or self._working.entry(entry_id) is None:
                 continue
             self.counts.removed += self._outgoing.remove(entry_id)
         del self._missing[:]
-
-    def _moved_away(self, working: Entry, record: Entry) -> bool:
-        return (working.parent, working.name) != (record.parent, record.name)
 
     def close(self) -> None:
         """Close the files that still wait for a signature."""

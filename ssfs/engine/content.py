@@ -109,12 +109,13 @@ class ContentSender:
         if error.errno in _GONE:
             return False
         reason = (error.strerror or "unknown error").lower()
-        if found.record is None:
+        known = found.record or found.moved
+        if known is None:
             self._report(found.path, f"cannot be read: {reason}; not backed up")
-        else:
-            self._report(found.path, f"cannot be read: {reason}; kept as in the version before")
-            flags = found.record.flags | Flag.STALE
-            self._outgoing.keep(found.record._replace(flags=flags))
+            return True
+        self._report(found.path, f"cannot be read: {reason}; kept as in the version before")
+        entry = known._replace(parent=found.now.parent, name=found.now.name)
+        self._outgoing.keep(entry._replace(flags=known.flags | Flag.STALE))
         return True
 
     def _take_open(self, fd: int, found: Found) -> None:

@@ -1,17 +1,17 @@
 """Moves: is what turned up here something recorded elsewhere?
 
 An inode with the size and mtime that were recorded is the same file; a directory with the same inode is the same
-directory. It has *moved* only when the recorded path no longer holds it (else it is a second link) and
-nobody else has claimed the record. The ids that follow from this: FORMAT.md, "Entry ids".
+directory. It has *moved* only when nothing of its kind is at the place of the record any more: else that
+keeps the id (FORMAT.md, "Entry ids"), and this is a second link or one half of a swap. A record can be claimed once; the
+place it left is then treated as if it had not been recorded.
 """
 
 import os
 
-from ssfs.engine.plan import Verdict, judge_content, seen
+from ssfs.engine.plan import Verdict, judge_content
 from ssfs.errors import SourceError
-from ssfs.model.entry import Entry, Kind
+from ssfs.model.entry import Entry, Kind, kind_of_mode
 from ssfs.store.catalog.reader import CatalogReader
-from ssfs.store.catalog.schema import PARKED
 from ssfs.store.catalog.writer import CatalogWriter
 
 
@@ -64,6 +64,7 @@ class MoveFinder:
         self._compared = catalogs.compared
         self._working = catalogs.working
         self._has_records = catalogs.has_records
+        self._claimed: set[int] = set()
 
     def same_inode(self, now: Entry) -> Entry | None:
         """A recorded file that probably is this one: same device, inode, size and mtime."""
@@ -81,20 +82,28 @@ class MoveFinder:
             return None
         for row in self._compared.by_inode(now.ino):
             is_same = (row.dev, row.kind) == (now.dev, now.kind)
-            if is_same and self.is_unclaimed(row) and self.has_left(row, now):
+            if is_same and self.is_free(row):
                 return row
         return None
 
-    def is_unclaimed(self, row: Entry) -> bool:
-        """Whether this record has not been found at another path before."""
-        working = self._working.entry(row.id)
-        return working is not None and (
-            working.parent == PARKED or (working.parent, working.name) == (row.parent, row.name)
-        )
+    def claim(self, row: Entry) -> None:
+        """This record goes on at another path."""
+        self._claimed.add(row.id)
 
-    def has_left(self, row: Entry, now: Entry) -> bool:
-        """Whether the recorded path no longer holds what is at another path now."""
-        names = self._compared.path_names(row.id)
+    def release(self, row: Entry) -> None:
+        """It does not after all."""
+        self._claimed.discard(row.id)
+
+    def is_claimed(self, entry_id: int) -> bool:
+        """Whether this record has been found at another path."""
+        return entry_id in self._claimed
+
+    def is_free(self, row: Entry) -> bool:
+        """Whether this record may go on at another path."""
+        if self.is_claimed(row.id):
+            return False
+        # Where the record is by now: a directory above it may have moved already.
+        names = self._working.path_names(row.id)
         if names is None:
             return True
         try:
@@ -103,5 +112,4 @@ class MoveFinder:
             return True
         except OSError:
             return False
-        there = seen(0, 0, b"", old, self._source.device)
-        return (there.dev, there.ino) != (now.dev, now.ino)
+        return kind_of_mode(old.st_mode) != row.kind
