@@ -14,7 +14,7 @@ import blake3
 
 from ssfs.delta.signature import signature_size
 from ssfs.engine.outgoing import Outgoing
-from ssfs.engine.plan import is_only_bookkeeping, is_racy, seen
+from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content, seen
 from ssfs.model.entry import Entry, Flag
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
@@ -124,20 +124,26 @@ class ContentSender:
             self._take_small(fd, found)
             return
         found = _looked_again(found, status)
-        known = found.record or found.moved or found.same
-        if (known is not None and known.size == status.st_size) or (
-            self._has_records and self._compared.has_size(status.st_size)
-        ):
+        basis = found.same or found.record or found.moved
+        if basis is not None and basis.size < DELTA_MIN_BYTES:
+            basis = None
+        if self._has_records and self._compared.has_size(status.st_size):
+            if basis is not None and judge_content(basis, found.now) is Verdict.CHANGED:
+                # Most likely it will be needed: let the server work on it while we read.
+                self._ask_for_signature(basis)
             digest, size = digest_file(fd, self._progress(found.path))
             if is_same(status, os.fstat(fd)):
                 now = found.now._replace(digest=digest, size=size)
                 if self._send_known(found, self._flagged(found, now)):
+                    if basis is not None:
+                        self._drop_signature(basis)
                     return
-        basis = found.same or found.record or found.moved
-        if basis is not None and basis.size >= DELTA_MIN_BYTES:
-            self._want_delta(found, fd, basis)
-        else:
+        if basis is None:
             self._stream(fd, found, 0)
+        else:
+            # The file waits, the walk goes on.
+            self._ask_for_signature(basis)
+            self._pending.append(_Pending(found, os.dup(fd), basis))
 
     def _take_small(self, fd: int, found: Found) -> None:
         content, now, is_stable = b"", found.now, False
@@ -177,8 +183,8 @@ class ContentSender:
 
     # -- large files -----------------------------------------------------------------------------
 
-    def _want_delta(self, found: Found, fd: int, basis: Entry) -> None:
-        """Ask for a signature; the file waits, the walk goes on."""
+    def _ask_for_signature(self, basis: Entry) -> None:
+        """Ask for the signature of a basis, once there is credit for it."""
         wanted = signature_size(basis.size)
         while self._pending and (
             len(self._pending) >= _MAX_PENDING
@@ -187,7 +193,11 @@ class ContentSender:
         ):
             self._send_first_pending()
         self._outgoing.want_signature(basis.id, basis.size)
-        self._pending.append(_Pending(found, os.dup(fd), basis))
+
+    def _drop_signature(self, basis: Entry) -> None:
+        """Free a signature, unless another file waits for it."""
+        if all(item.basis.id != basis.id for item in self._pending):
+            self._outgoing.drop_signature(basis.id)
 
     def work_on_deltas(self) -> None:
         """Send the files whose signature has arrived."""
@@ -215,8 +225,7 @@ class ContentSender:
             self._unreadable(item.found, error)
         finally:
             os.close(item.fd)
-            if all(other.basis.id != item.basis.id for other in self._pending):
-                self._outgoing.drop_signature(item.basis.id)
+            self._drop_signature(item.basis)
 
     def _stream(self, fd: int, found: Found, basis: int) -> None:
         """Send content in segments; again if it changed meanwhile."""

@@ -72,6 +72,7 @@ class Outgoing:
         self._changes_bytes = 0
         self._signatures: dict[int, LoadedSignature | None] = {}
         self._open_signatures: dict[int, LoadedSignature] = {}
+        self._unwanted: set[int] = set()
         self._checkpoints = 0
         self._since_checkpoint = 0
         self._checkpoint_at = clock.monotonic_s()
@@ -206,6 +207,7 @@ class Outgoing:
 
     def want_signature(self, basis: int, basis_bytes: int) -> None:
         """Ask for the signature of a basis of this size; see `wait_signature`."""
+        self._unwanted.discard(basis)
         is_known = basis in self._open_signatures or basis in self._signatures
         if self._channel is not None and not is_known:
             self.flush()
@@ -221,11 +223,19 @@ class Outgoing:
         while basis not in self._signatures and self._channel is not None:
             self._hear(self._channel.receive())
 
+    def wait_signatures(self) -> None:
+        """Wait for all that was asked for, wanted or not by now."""
+        for basis in list(self._open_signatures):
+            while basis in self._open_signatures and self._channel is not None:
+                self._hear(self._channel.receive())
+
     def drop_signature(self, basis: int) -> None:
-        """Free its memory."""
+        """Free its memory, now or when it arrives."""
         signature = self._signatures.pop(basis, None)
         if signature is not None:
             signature.close()
+        if basis in self._open_signatures:
+            self._unwanted.add(basis)
 
     # -- hearing ---------------------------------------------------------------------------------
 
@@ -255,15 +265,22 @@ class Outgoing:
                 if last:
                     signature.finish()
                     self._signatures[basis] = self._open_signatures.pop(basis)
+                    self._free_unwanted(basis)
             case NoSignature(basis):
                 self._open_signatures.pop(basis).close()
                 self._signatures[basis] = None
+                self._free_unwanted(basis)
             case CheckpointDone():
                 pass
             case Refused():
                 raise_refused(message)
             case _:
                 raise InternalError(f"{type(message).__name__} let through by the table of states")
+
+    def _free_unwanted(self, basis: int) -> None:
+        if basis in self._unwanted:
+            self._unwanted.discard(basis)
+            self.drop_signature(basis)
 
     def close(self) -> None:
         """Free all signatures."""

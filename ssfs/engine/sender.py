@@ -207,6 +207,7 @@ def _finish(
     """Say that it is complete until the server agrees."""
     for _ in range(_MAX_NEEDS):
         outgoing.flush()
+        outgoing.wait_signatures()
         counts = _final_counts(comparison, working, channel)
         working.checkpoint()
         channel.send(Finish(working.logical_digest(), counts))
