@@ -1,0 +1,91 @@
+"""Syncs inside the test's own process: the real sender and receiver, in two threads.
+
+For tests that need a clock of their own or want to look at both ends. Tests of whole programs run
+the CLI instead.
+"""
+
+import os
+import socket
+import threading
+from pathlib import Path
+
+from ssfs.clock import Clock, SystemClock
+from ssfs.engine.cache import cache_root
+from ssfs.engine.receiver import serve_backup
+from ssfs.engine.sender import SyncRequest, SyncResult, send_version
+from ssfs.errors import ConnectionLost
+from ssfs.model.entry import Entry
+from ssfs.model.policy import Policy
+from ssfs.monitor import NullMonitor
+from ssfs.net.channel import Channel
+from ssfs.protocol.states import Role
+from ssfs.source.exclude import ExcludeOptions
+from ssfs.store.store import Store, Task
+from ssfs.store.version import Version
+
+KEEP_ALL = Policy(keep_last=10_000)
+
+
+class Backup:
+    """A store with one task, and syncs into it."""
+
+    def __init__(self, path: Path, policy: Policy = KEEP_ALL, clock: Clock | None = None):
+        self.clock = clock or SystemClock()
+        self.path = path
+        self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
+        self.errors: list[BaseException] = []
+
+    def sync(self, source: Path, *, task: str = "task", **options: object) -> SyncResult:
+        """One sync; raises what the sender raises."""
+        dry_run = bool(options.pop("dry_run", False))
+        identity = str(options.pop("source_identity", source))
+        request = SyncRequest(
+            source=os.fsencode(source),
+            point="main",
+            task=task,
+            client="client",
+            source_identity=identity,
+            exclude=ExcludeOptions(**options),
+            dry_run=dry_run,
+        )
+        ours, theirs = socket.socketpair()
+        server = threading.Thread(target=self._serve, args=(theirs,))
+        server.start()
+        try:
+            with Channel(ours, Role.CLIENT) as channel:
+                return send_version(channel, request, cache_root(), NullMonitor(), self.clock)
+        finally:
+            server.join()
+            if self.errors:
+                raise self.errors.pop()
+
+    def _serve(self, stream: socket.socket) -> None:
+        try:
+            with Channel(stream, Role.SERVER) as channel:
+                serve_backup(channel, Store.open(self.store.path), self.clock)
+        except ConnectionLost:
+            pass  # as in a server: the client says why
+        except Exception as error:
+            self.errors.append(error)
+
+    def task(self, name: str = "task") -> Task:
+        return self.store.point("main").task(name)
+
+    def versions(self, name: str = "task") -> list[Version]:
+        return self.task(name).versions()
+
+    def newest(self, name: str = "task") -> Version:
+        return self.versions(name)[-1]
+
+
+def stored(version: Version, path: str) -> os.stat_result:
+    """The status of a file in a version's tree."""
+    return os.lstat(os.path.join(version.path, b"tree", os.fsencode(path)))
+
+
+def row(version: Version, path: str) -> Entry:
+    """A row of a version's catalog."""
+    with version.catalog() as catalog:
+        entry = catalog.resolve(os.fsencode(path))
+    assert entry is not None, path
+    return entry
