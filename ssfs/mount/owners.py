@@ -52,9 +52,7 @@ class Owners:
 
 
 def _find(kind: int, number: int, name: str) -> int:
-    by_name, has_number = (
-        (_user_number, _has_user) if kind == USER else (_group_number, _has_group)
-    )
+    by_name, has_number = (_user_number, _has_user) if kind == USER else (_group_number, _has_group)
     found = by_name(name) if name else None
     if found is not None:
         return found

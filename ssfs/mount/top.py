@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing_extensions import override
 
 from ssfs.clock import Clock
-from ssfs.errors import SsfsError
+from ssfs.errors import CorruptStore, SsfsError
 from ssfs.model.entry import is_valid_name
 from ssfs.model.version import VersionId
 from ssfs.mount.names import Binding, NameTable, ShownVersion
@@ -175,10 +175,7 @@ class GroupDirectory(TopDirectory):
     @override
     def lines(self) -> list[Line]:
         return sorted(
-            (
-                Line(child.inode, os.fsencode(name), child)
-                for name, child in self._children.items()
-            ),
+            (Line(child.inode, os.fsencode(name), child) for name, child in self._children.items()),
             key=lambda line: line.cookie,
         )
 
@@ -213,6 +210,7 @@ class TaskDirectory(TopDirectory):
         self._names = NameTable(mounted.binding_numbers, mounted.idle_s)
         self._known: dict[VersionId, ShownVersion | None] = {}
         self._shown: Sequence[ShownVersion] = ()
+        self._complained: set[VersionId] = set()
 
     def has(self, version_id: VersionId) -> bool:
         """Whether the version was there when the directory was last scanned."""
@@ -241,14 +239,38 @@ class TaskDirectory(TopDirectory):
                 known[version.id] = self._known[version.id]
                 continue
             try:
-                known[version.id] = _read(version)
+                known[version.id] = self._read(version)
+            except FileNotFoundError:
+                is_complete = False
             except OSError as error:
-                _log.warning("Version %s cannot be read: %s", os.fsdecode(version.path), error)
+                self._complain(version, error)
                 is_complete = False
         if known.keys() != self._known.keys():
             self._known = known
             self._shown = [version for version in known.values() if version is not None]
         return is_complete
+
+    def _read(self, version: Version) -> ShownVersion | None:
+        """What is shown of a version; None if it is damaged.
+
+        Raises:
+            FileNotFoundError: It has expired since it was listed.
+            OSError: It cannot be read now.
+        """
+        try:
+            record = version.record()
+            if not is_valid_name(os.fsencode(record.name)):
+                raise CorruptStore(f"Bad name {record.name!r}", path=version.path)
+        except SsfsError as error:
+            os.stat(version.path)
+            self._complain(version, error)
+            return None
+        return ShownVersion(version.id, record.name, version.path, record.root)
+
+    def _complain(self, version: Version, error: Exception) -> None:
+        if version.id not in self._complained:
+            self._complained.add(version.id)
+            _log.error("Version %s of %r is not shown: %s", version.id, version.path, error)
 
     @override
     def lookup(self, name: str) -> Latest | Binding | None:
@@ -265,19 +287,6 @@ class TaskDirectory(TopDirectory):
         if lines:
             lines.append(Line(_LATEST_COOKIE, LATEST.encode(), self.latest))
         return lines
-
-
-def _read(version: Version) -> ShownVersion | None:
-    """What is shown of a version; None, and a line in the log, if it is damaged."""
-    try:
-        record = version.record()
-    except SsfsError as error:
-        _log.error("A version is not shown: %s", error)  # noqa: TRY400 - it is all there is to say
-        return None
-    if not is_valid_name(os.fsencode(record.name)):
-        _log.error("A version is not shown: bad name %r in %r", record.name, version.path)
-        return None
-    return ShownVersion(version.id, record.name, version.path, record.root)
 
 
 def _is_group_name(name: str) -> bool:

@@ -74,6 +74,7 @@ class OpenVersion:
     """A version that cannot be deleted as long as this is open.
 
     Attributes:
+        path: Its directory, as it was when it was opened.
         handles: Files and directories open in it.
         last_request_s: Monotonic time of the last request for anything in it.
     """
@@ -85,9 +86,9 @@ class OpenVersion:
             VersionGone: There is none (any more).
             OSError: It cannot be opened.
         """
+        self.path = path
         self.handles = 0
         self.last_request_s = 0.0
-        self._path = path
         self._catalog: _Catalog | None = None
         self._tree: Tree | None = None
         self._groups: LinkGroups | None = None
@@ -120,10 +121,10 @@ class OpenVersion:
                 catalog = _Catalog.open(path)
             except CorruptStore as error:
                 # The way through /proc means nothing to whoever reads the log.
-                path = os.path.join(self._path, b"catalog.db")
+                path = os.path.join(self.path, b"catalog.db")
                 raise CorruptStore(error.problem, path=path) from error
             assert isinstance(catalog, _Catalog)
-            catalog.path = os.path.join(self._path, b"catalog.db")
+            catalog.path = os.path.join(self.path, b"catalog.db")
             self._catalog = catalog
         return self._catalog
 
@@ -160,7 +161,7 @@ class OpenVersion:
         return fd
 
     def _damage(self, problem: str) -> CorruptStore:
-        return CorruptStore(problem, path=self._path)
+        return CorruptStore(problem, path=self.path)
 
     def close_catalog(self) -> None:
         """Close all but the lock; what is needed is opened again."""

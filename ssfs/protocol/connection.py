@@ -154,6 +154,7 @@ def _decode(number: int, payload: memoryview) -> Message:
         if decoder is None:
             raise RemoteProtocolError(f"The peer sent a frame of unknown type {number}")
         return decoder.decode(payload)  # type: ignore[return-value]  # the table holds only messages
-    except (msgspec.DecodeError, msgspec.ValidationError, struct.error) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, struct.error) as error:
+        # The middle two are what msgspec raises for text that is no UTF-8, and for deep nesting.
         name = CONTROL_TYPES[number].__name__ if number in CONTROL_TYPES else f"type {number}"
         raise RemoteProtocolError(f"The peer sent a malformed frame ({name}: {error})") from error

@@ -330,8 +330,6 @@ class Staging:
         """Put the row into the catalog, and move in the tree what that moves."""
         placement = self.catalog.put(entry, content)
         old, parked = placement
-        if old is not None and old.kind != entry.kind:
-            raise RemoteProtocolError(f"Entry {entry.id} changed its kind")
         if parked is not None:
             self._move(parked, PARKED, b"%d" % parked.id)
         if old is not None and (old.parent, old.name) != (entry.parent, entry.name):

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
@@ -13,6 +14,12 @@ _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
 _BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
 _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
 _BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND size >= 4096 LIMIT 1"
+
+
+_MAX_DEPTH = 1 << 20
+"""A path of more names than this goes in a circle."""
+
+T = TypeVar("T", int, bytes)
 
 
 class CatalogReader:
@@ -43,11 +50,28 @@ class CatalogReader:
     def _rows(self, query: str, values: tuple[object, ...]) -> Iterator[Entry]:
         try:
             yield from map(Entry._make, self._database.execute(query, values))
+        except OverflowError:
+            return  # asked for a number that no row can hold
         except sqlite3.Error as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def _first(self, query: str, values: tuple[object, ...]) -> Entry | None:
         return next(self._rows(query, values), None)
+
+    def _value(self, kind: type[T], query: str, values: tuple[object, ...]) -> T | None:
+        """The first column of a query's first row, if there is one."""
+        try:
+            rows = self._database.execute(query, values).fetchall()
+        except OverflowError:
+            return None
+        except sqlite3.Error as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+        if not rows:
+            return None
+        value = rows[0][0]
+        if not isinstance(value, kind):
+            raise CorruptStore(f"Catalog holds no {kind.__name__} there", path=self.path)
+        return value
 
     def root(self) -> Entry | None:
         """The root's row; None in a catalog that is still empty."""
@@ -76,7 +100,7 @@ class CatalogReader:
     def has_size(self, size: int) -> bool:
         """Whether any file of at least 4 KiB has this size (needs the search indexes)."""
         query = "SELECT 1 FROM entry WHERE size = ? AND kind = 1 AND size >= 4096 LIMIT 1"
-        return self._database.execute(query, (size,)).fetchone() is not None
+        return self._value(int, query, (size,)) is not None
 
     def entries(self) -> Iterator[Entry]:
         """All rows, by id."""
@@ -85,13 +109,14 @@ class CatalogReader:
     def path_names(self, entry_id: int) -> list[bytes] | None:
         """The names from the root down to an entry; [] for the root, None if it is not there."""
         names: list[bytes] = []
-        query = "SELECT parent, name FROM entry WHERE id = ?"
         while entry_id != ROOT_ID:
-            row = self._database.execute(query, (entry_id,)).fetchone()
-            if row is None:
+            entry = self.entry(entry_id)
+            if entry is None:
                 return None
-            entry_id, name = row
-            names.append(name)
+            entry_id = entry.parent
+            names.append(entry.name)
+            if len(names) > _MAX_DEPTH:
+                raise CorruptStore("Catalog has a directory inside itself", path=self.path)
         names.reverse()
         return names
 
@@ -106,19 +131,20 @@ class CatalogReader:
 
     def principals(self) -> list[Principal]:
         """What the source called its users and groups."""
-        rows = self._database.execute("SELECT kind, number, name FROM principal")
+        try:
+            rows = self._database.execute("SELECT kind, number, name FROM principal").fetchall()
+        except sqlite3.Error as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         return [Principal._make(row) for row in rows]
 
     def number(self, key: str) -> int:
         """A counter of the `meta` table; 0 if it was never set."""
-        row = self._database.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return int(row[0]) if row else 0
+        return self._value(int, "SELECT value FROM meta WHERE key = ?", (key,)) or 0
 
     def logical_digest(self) -> bytes:
         """The logical digest as last recorded: 32 bytes."""
-        query = "SELECT value FROM meta WHERE key = 'logical_digest'"
-        row = self._database.execute(query).fetchone()
-        return bytes(row[0]) if row else bytes(32)
+        query = "SELECT value FROM meta WHERE key = ?"
+        return self._value(bytes, query, ("logical_digest",)) or bytes(32)
 
     def close(self) -> None:
         """Close it."""

@@ -4,11 +4,13 @@ The server's committed catalogs and the client's cached ones have the same table
 adds `SEARCH_INDEXES`, which its comparison needs.
 """
 
+import errno
 import os
 import sqlite3
 import urllib.parse
 
-from ssfs.errors import CorruptStore
+from ssfs.errors import CorruptStore, RemoteProtocolError, SsfsError
+from ssfs.fsio.disk import store_error
 from ssfs.model.entry import Entry, Kind
 
 APPLICATION_ID = 0x73736673
@@ -114,3 +116,14 @@ def check_version(database: sqlite3.Connection, path: bytes) -> None:
         raise CorruptStore(f"Catalog cannot be read ({error})", path=path) from error
     if (application_id, version) != (APPLICATION_ID, CATALOG_VERSION):
         raise CorruptStore("Not a catalog of this format", path=path)
+
+
+def write_error(error: sqlite3.Error | OverflowError, path: bytes) -> SsfsError:
+    """What an error of a writing statement means."""
+    if isinstance(error, OverflowError):
+        return RemoteProtocolError("An entry has a number of more than 64 bits")
+    if isinstance(error, sqlite3.IntegrityError):
+        return RemoteProtocolError("Two entries have one place or one id")
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return store_error(OSError(errno.ENOSPC, ""), path)
+    return CorruptStore(f"Catalog cannot be written ({error})", path=path)

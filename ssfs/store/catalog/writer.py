@@ -14,8 +14,10 @@ from typing_extensions import override
 
 from ssfs.errors import CorruptStore, RemoteProtocolError
 from ssfs.model.entry import (
+    GROUP,
     MAX_ENTRY_ID,
     ROOT_ID,
+    USER,
     Entry,
     Kind,
     Principal,
@@ -33,9 +35,13 @@ from ssfs.store.catalog.schema import (
     UPDATE_ENTRY,
     check_version,
     connect,
+    write_error,
 )
 
 _PENDING_ROWS = 1000
+_KINDS = frozenset(Kind)
+_MAX_MODE = 0o7777
+_NS = 10**9
 _COUNTER_OF_KIND = {
     Kind.FILE: "files",
     Kind.DIRECTORY: "directories",
@@ -79,7 +85,9 @@ class CatalogWriter(CatalogReader):
         self._next_taken = self.first_new_id
         # Directories made since the catalog was opened: nothing can be in the way inside them.
         self._fresh_directories: set[int] = set()
-        self._known_directory = 0
+        # Ids made and removed since then: never used again.
+        self._used_up: set[int] = set()
+        self._known_directory: int | None = None
         self._pending: list[tuple[object, ...]] = []
         self._database.execute("BEGIN")
 
@@ -105,9 +113,12 @@ class CatalogWriter(CatalogReader):
                 )
             check_version(database, path)
             return cls(database, path)
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
             database.close()
-            raise CorruptStore(f"Catalog cannot be written ({error})", path=path) from error
+            raise write_error(error, path) from error
+        except CorruptStore:
+            database.close()
+            raise
 
     # -- changes ---------------------------------------------------------------------------------
 
@@ -119,10 +130,13 @@ class CatalogWriter(CatalogReader):
             content: The store's number of the inode that holds its data; 0 leaves it as it was.
 
         Raises:
-            RemoteProtocolError: The row breaks a rule of PROTOCOL.md (id, parent, name).
+            RemoteProtocolError: The row breaks a rule of PROTOCOL.md (id, parent, name, kind). One
+                put where another entry of a directory made just now is may be found out later.
         """
         self._check(entry)
         old = None if entry.id >= self._counters["next_id"] else self.entry(entry.id)
+        if old is not None:
+            self._check_change(old, entry)
         if old is None and entry.parent in self._fresh_directories:
             self._insert(entry, content)
             return Placement(None, None)
@@ -162,19 +176,29 @@ class CatalogWriter(CatalogReader):
 
     def name(self, principal: Principal) -> None:
         """Record what the source calls a number; an empty name withdraws it."""
+        if principal.kind not in (USER, GROUP):
+            raise RemoteProtocolError(f"There is no principal of kind {principal.kind}")
         key = (principal.kind, principal.number)
         query = "SELECT kind, number, name FROM principal WHERE kind = ? AND number = ?"
-        old = self._database.execute(query, key).fetchone()
-        if old is not None:
-            self._sum -= row_digest(old)
-            self._database.execute("DELETE FROM principal WHERE kind = ? AND number = ?", key)
-        if principal.name:
-            self._sum += row_digest(principal)
-            self._database.execute("INSERT INTO principal VALUES (?, ?, ?)", principal)
+        try:
+            old = self._database.execute(query, key).fetchone()
+            if old is not None:
+                self._sum -= row_digest(old)
+                self._database.execute("DELETE FROM principal WHERE kind = ? AND number = ?", key)
+            if principal.name:
+                self._sum += row_digest(principal)
+                self._database.execute("INSERT INTO principal VALUES (?, ?, ?)", principal)
+        except (sqlite3.Error, OverflowError) as error:
+            raise write_error(error, self.path) from error
 
     def load(self, entries: list[Entry], principals: list[Principal]) -> None:
-        """Insert rows of a fetched catalog as they are, in any order."""
+        """Insert rows of a fetched catalog as they are, in any order.
+
+        Raises:
+            RemoteProtocolError: A row is none that a catalog can have.
+        """
         for entry in entries:
+            _check_values(entry)
             self._insert(entry)
         for principal in principals:
             self.name(principal)
@@ -187,27 +211,32 @@ class CatalogWriter(CatalogReader):
     def content_of(self, entry_id: int) -> int:
         """The store's number of the inode that holds the entry's data; 0 if unknown."""
         self._flush()
-        query = "SELECT content FROM entry WHERE id = ?"
-        row = self._database.execute(query, (entry_id,)).fetchone()
-        return int(row[0]) if row else 0
+        return self._value(int, "SELECT content FROM entry WHERE id = ?", (entry_id,)) or 0
 
     def _check(self, entry: Entry) -> None:
-        if not 0 < entry.id < MAX_ENTRY_ID:
-            raise RemoteProtocolError(f"Entry id {entry.id} is out of range")
+        _check_values(entry)
         if entry.id == ROOT_ID:
-            if entry.parent != 0 or entry.name or entry.kind != Kind.DIRECTORY:
-                raise RemoteProtocolError("Entry 1 must be the root directory")
             return
-        if not is_valid_name(entry.name):
-            raise RemoteProtocolError(f"Entry name {entry.name!r} is not allowed")
         if entry.parent not in self._fresh_directories and entry.parent != self._known_directory:
             parent = self.entry(entry.parent)
-            if parent is None or parent.kind != Kind.DIRECTORY or entry.parent == entry.id:
+            if parent is None or parent.kind != Kind.DIRECTORY:
                 raise RemoteProtocolError(f"Entry {entry.id} has no parent directory")
             self._known_directory = entry.parent
 
+    def _check_change(self, old: Entry, new: Entry) -> None:
+        """Refuse another kind under an id, and a directory put below itself."""
+        if old.kind != new.kind:
+            raise RemoteProtocolError(f"Entry {new.id} changed its kind")
+        if new.kind != Kind.DIRECTORY or new.parent == old.parent:
+            return
+        above: Entry | None = new
+        while above is not None and above.id != ROOT_ID:
+            if above.parent == new.id:
+                raise RemoteProtocolError(f"Entry {new.id} was put below itself")
+            above = self.entry(above.parent)
+
     def _insert(self, entry: Entry, content: int = 0) -> None:
-        if entry.id < self.first_new_id:
+        if entry.id < self.first_new_id or entry.id in self._used_up:
             raise RemoteProtocolError(f"Entry id {entry.id} was used before")
         self._sum += row_digest(entry)
         self._count(entry, 1)
@@ -223,9 +252,10 @@ class CatalogWriter(CatalogReader):
         self._count(old, -1)
         self._count(new, 1)
         self._flush()
-        if self._known_directory == old.id:
-            self._known_directory = 0
-        self._database.execute(UPDATE_ENTRY, (*new, old.id))
+        try:
+            self._database.execute(UPDATE_ENTRY, (*new, old.id))
+        except (sqlite3.Error, OverflowError) as error:
+            raise write_error(error, self.path) from error
 
     def _delete(self, rows: list[Entry]) -> None:
         self._flush()
@@ -234,9 +264,10 @@ class CatalogWriter(CatalogReader):
             self._count(row, -1)
             self._fresh_directories.discard(row.id)
             if self._known_directory == row.id:
-                self._known_directory = 0
-        ids = [(row.id,) for row in rows]
-        self._database.executemany("DELETE FROM entry WHERE id = ?", ids)
+                self._known_directory = None
+            if row.id >= self.first_new_id:
+                self._used_up.add(row.id)
+        self.run("DELETE FROM entry WHERE id = ?", [(row.id,) for row in rows])
 
     def _count(self, entry: Entry, by: int) -> None:
         self._counters["entries"] += by
@@ -249,7 +280,7 @@ class CatalogWriter(CatalogReader):
 
     def _flush(self) -> None:
         if self._pending:
-            self._database.executemany(INSERT_ENTRY, self._pending)
+            self.run(INSERT_ENTRY, self._pending)
             self._pending.clear()
 
     @override
@@ -284,7 +315,10 @@ class CatalogWriter(CatalogReader):
 
     def run(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Execute a statement for each row, inside the open transaction."""
-        self._database.executemany(statement, rows)
+        try:
+            self._database.executemany(statement, rows)
+        except (sqlite3.Error, OverflowError) as error:
+            raise write_error(error, self.path) from error
 
     def query(self, statement: str) -> list[tuple[int, ...]]:
         """The rows of a query, uncommitted changes included."""
@@ -300,7 +334,7 @@ class CatalogWriter(CatalogReader):
             self._database.execute("COMMIT")
             self._database.execute("BEGIN")
         except sqlite3.Error as error:
-            raise CorruptStore(f"Catalog cannot be written ({error})", path=self.path) from error
+            raise write_error(error, self.path) from error
 
     def create_search_indexes(self) -> None:
         """Add what only a client's comparison needs; after a bulk load, which it would slow down."""
@@ -319,3 +353,24 @@ class CatalogWriter(CatalogReader):
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
         super().close()
+
+
+def _check_values(entry: Entry) -> None:
+    """Refuse a row that can be in no catalog, whatever the others are."""
+    if not 0 < entry.id < MAX_ENTRY_ID:
+        raise RemoteProtocolError(f"Entry id {entry.id} is out of range")
+    if entry.kind not in _KINDS:
+        raise RemoteProtocolError(f"Entry {entry.id} is of the unknown kind {entry.kind}")
+    is_in_range = (
+        0 <= entry.mode <= _MAX_MODE
+        and 0 <= entry.mtime_ns < _NS
+        and 0 <= entry.ctime_ns < _NS
+        and entry.size >= 0
+    )
+    if not is_in_range or b"\0" in entry.target:
+        raise RemoteProtocolError(f"Entry {entry.id} has metadata that no file has")
+    if entry.id == ROOT_ID:
+        if entry.parent != 0 or entry.name or entry.kind != Kind.DIRECTORY:
+            raise RemoteProtocolError("Entry 1 must be the root directory")
+    elif not is_valid_name(entry.name):
+        raise RemoteProtocolError(f"Entry name {entry.name!r} is not allowed")

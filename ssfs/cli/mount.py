@@ -1,0 +1,62 @@
+"""`ssfs mount`: show versions as directories."""
+
+import os
+import shlex
+
+import click
+
+from ssfs.cli.exit_codes import ExitCode
+from ssfs.cli.location import open_target, parse_location, spell
+from ssfs.cli.options import PATH, examples, location_argument, quiet_option, verbose_option
+from ssfs.cli.output import emit
+from ssfs.mount.process import mount as mount_target
+from ssfs.mount.process import parse_options
+from ssfs.store.store import Task
+
+
+@click.command(
+    epilog=examples(
+        "ssfs mount /srv/store::main/nas1-home /mnt",
+        "ls /mnt/latest/",
+    )
+)
+@location_argument
+@click.argument("mountpoint", type=PATH)
+@click.option("--foreground", is_flag=True, help="Serve from here until unmounted, or Ctrl-C.")
+@click.option(
+    "-o",
+    "options",
+    metavar="OPTIONS",
+    default="",
+    help="Comma-separated: allow_other (let other users in, as far as the modes of files allow), "
+    "numeric_ids (show owners by number, not by name), idle=SECONDS, and such as noexec.",
+)
+@quiet_option
+@verbose_option
+def mount(
+    *,
+    location: bytes,
+    mountpoint: bytes,
+    foreground: bool,
+    options: str,
+    quiet: bool,
+    verbose: bool,
+) -> ExitCode:
+    """Show LOCATION at MOUNTPOINT, an empty directory, read-only.
+
+    A whole store shows POINT/TASK/DATE, a sync point (`::POINT`) TASK/DATE, a task (`::POINT/TASK`)
+    DATE. New versions appear by themselves. It serves from the background until `ssfs umount`;
+    what is wrong is said before it goes there.
+
+    Exit codes: 0 it serves; 2 MOUNTPOINT is absent, not empty or in use, an option is wrong, or
+    this machine has no FUSE; 6 no store there, or it cannot be read.
+    """
+    chosen = parse_options(options)
+    target = open_target(parse_location(location))
+    if verbose:
+        emit(f"Mounting {spell(target) if isinstance(target, Task) else os.fsdecode(location)}")
+    mount_target(target, mountpoint, chosen, foreground=foreground)
+    if not quiet and not foreground:
+        where = shlex.quote(os.fsdecode(mountpoint))
+        emit(f"Mounted on {where}; unmount it with: ssfs umount {where}")
+    return ExitCode.DONE

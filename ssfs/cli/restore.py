@@ -1,0 +1,123 @@
+"""`ssfs restore`: copy a version, or parts of it, out."""
+
+import os
+import shlex
+
+import click
+import msgspec
+
+from ssfs.cli.exit_codes import ExitCode
+from ssfs.cli.location import is_inside, open_task, parse_location
+from ssfs.cli.options import (
+    PATH,
+    examples,
+    json_option,
+    location_argument,
+    quiet_option,
+    verbose_option,
+    version_argument,
+)
+from ssfs.cli.output import (
+    ProblemLine,
+    bytes_text,
+    complain_of,
+    counted,
+    emit,
+    emit_json,
+    path_text,
+    problem_lines,
+    seconds_text,
+)
+from ssfs.cli.progress import open_progress
+from ssfs.cli.selection import choose_version, mount_name_of
+from ssfs.clock import SystemClock
+from ssfs.engine.restore import restore_version
+from ssfs.errors import ConfigError
+
+
+class RestoreReport(msgspec.Struct, frozen=True):
+    """The JSON form of a restore."""
+
+    version: str
+    mount_name: str | None
+    to: str
+    entries: int
+    bytes: int
+    seconds: float
+    owners_not_set: int
+    problems: list[ProblemLine]
+
+
+@click.command(
+    epilog=examples(
+        "ssfs restore /srv/store::main/nas1-home 2024-05-01 alice/notes.txt --to /tmp",
+        "ssfs restore /srv/store::main/nas1-home latest --to /home.restored",
+    )
+)
+@location_argument
+@version_argument
+@click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]...")
+@click.option("--to", "target", required=True, type=PATH, metavar="DIR", help="Where to. Required.")
+@json_option
+@quiet_option
+@verbose_option
+def restore(
+    *,
+    location: bytes,
+    version: str,
+    paths: tuple[bytes, ...],
+    target: bytes,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> ExitCode:
+    """Copy VERSION, or each PATH of it, into the directory DIR, with modes, times and owners.
+
+    As with `cp -a PATH... DIR`, each PATH (a file or directory, below the root of the version)
+    appears in DIR under its last name. Without a PATH the whole content of the version appears in
+    DIR itself. DIR is made if its parent exists. Files and symlinks that are in DIR already are
+    replaced, directories are merged: what else is in them stays. Nothing is written through a
+    symlink in DIR, and no directory is replaced by a file, nor the other way round.
+
+    Every file is compared with its digest on the way; a damaged one is a problem, and not left
+    there. Run as root, owners are set, by their names where this machine knows them; otherwise
+    the files are yours.
+
+    With --json: one object with the keys version, mount_name, to, entries, bytes, seconds,
+    owners_not_set, problems (list of {path, problem}).
+
+    Exit codes: 0 done; 3 done, but for some files (listed); 2 VERSION or PATH is unknown (nothing
+    was written), or DIR cannot be used; 6 the store cannot be read, or DIR is full.
+    """
+    task = open_task(parse_location(location))
+    chosen = choose_version(task, version)
+    mount_name = mount_name_of(task, chosen)
+    if is_inside(target, task.point.store.path):
+        raise ConfigError("The target lies inside the store", path=target)
+    clock = SystemClock()
+    with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
+        result = restore_version(chosen, paths, target, monitor, clock)
+    if as_json:
+        emit_json(
+            RestoreReport(
+                version=str(chosen.id),
+                mount_name=mount_name,
+                to=path_text(os.path.abspath(target)),
+                entries=result.entries,
+                bytes=result.size_bytes,
+                seconds=round(result.seconds, 3),
+                owners_not_set=result.owners_not_set,
+                problems=problem_lines(result.problems),
+            )
+        )
+        return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
+    if not quiet:
+        emit(
+            f"Restored {counted(result.entries, 'entry')}, {bytes_text(result.size_bytes)}, "
+            f"of {mount_name or chosen.id} in {seconds_text(result.seconds)}"
+        )
+        if result.owners_not_set:
+            emit(f"  {counted(result.owners_not_set, 'owner')} could not be set: only root may")
+        emit(f"Find it in {shlex.quote(os.fsdecode(target))}")
+    complain_of(result.problems, listed=verbose)
+    return ExitCode.PROBLEMS if result.problems else ExitCode.DONE

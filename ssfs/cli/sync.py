@@ -1,0 +1,214 @@
+"""`ssfs sync`: make one version of a directory."""
+
+import os
+import shlex
+
+import click
+import msgspec
+
+from ssfs.cli.exit_codes import ExitCode
+from ssfs.cli.location import DEFAULT_POINT, Location, is_inside, parse_location
+from ssfs.cli.options import (
+    PATH,
+    examples,
+    json_option,
+    location_argument,
+    quiet_option,
+    verbose_option,
+)
+from ssfs.cli.output import (
+    ProblemLine,
+    bytes_text,
+    complain_of,
+    counted,
+    emit,
+    emit_json,
+    problem_lines,
+    seconds_text,
+)
+from ssfs.cli.progress import open_progress
+from ssfs.clock import SystemClock
+from ssfs.engine.local import sync_local
+from ssfs.engine.moves import Source
+from ssfs.engine.sender import SyncRequest, SyncResult
+from ssfs.errors import ConfigError
+from ssfs.fsio.disk import store_errors
+from ssfs.source.exclude import ExcludeOptions, Excluder, read_pattern_file
+from ssfs.source.identity import client_name, default_task, source_identity
+from ssfs.store.store import Store, check_name
+
+
+class SyncReport(msgspec.Struct, frozen=True):
+    """The JSON form of a sync. `version` and `mount_name` are null after a dry run."""
+
+    version: str | None
+    mount_name: str | None
+    entries: int
+    bytes: int
+    new: int
+    changed: int
+    moved: int
+    metadata_only: int
+    removed: int
+    linked: int
+    bytes_read: int
+    bytes_sent: int
+    bytes_received: int
+    new_bytes: int
+    seconds: float
+    problems: list[ProblemLine]
+    expired: list[str]
+    expiry_held: str | None
+
+
+@click.command(
+    epilog=examples(
+        "ssfs sync /home /srv/store",
+        "ssfs sync /srv/docs /srv/store::main/docs --exclude '*.tmp' --exclude /cache/",
+    )
+)
+@click.argument("source", type=PATH)
+@location_argument
+@click.option(
+    "--exclude",
+    "excludes",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out what matches, as in a .gitignore file in SOURCE. Of several patterns that "
+    "match, the last one decides; `!PATTERN` takes in again.",
+)
+@click.option(
+    "--exclude-from",
+    "exclude_files",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Read such patterns from a file, one a line. They come before those of --exclude.",
+)
+@click.option("--one-file-system", is_flag=True, help="Stay on the file system of SOURCE.")
+@click.option(
+    "--exclude-caches",
+    is_flag=True,
+    help="Of directories marked as caches by a CACHEDIR.TAG, keep only the mark.",
+)
+@click.option(
+    "--source-id",
+    metavar="NAME",
+    help="Call the source so, instead of by its path: for a path that changes (a snapshot's).",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+@json_option
+@quiet_option
+@verbose_option
+def sync(
+    *,
+    source: bytes,
+    location: bytes,
+    excludes: tuple[str, ...],
+    exclude_files: tuple[bytes, ...],
+    one_file_system: bool,
+    exclude_caches: bool,
+    source_id: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> ExitCode:
+    """Back up the directory SOURCE into LOCATION: make one new version.
+
+    It is complete, and all that did not change shares its space with the version before.
+
+    LOCATION is /path/store[::POINT[/TASK]]. A sync point and a task that do not exist are made; the
+    task is named after this machine and the path of SOURCE unless you name it. What the policy of
+    the sync point lets go is deleted afterwards.
+
+    With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
+    metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, seconds,
+    problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason).
+
+    Exit codes: 0 done; 3 done, but some files could not be read (listed); 2 wrong options, or the
+    task backs up another source; 6 no store, full, or another sync of the task is running; 7 SOURCE
+    is missing; 130 interrupted (what has arrived is kept for the next run).
+    """
+    place = parse_location(location)
+    patterns = [line for path in exclude_files for line in read_pattern_file(path)]
+    options = ExcludeOptions((*patterns, *excludes), one_file_system, exclude_caches)
+    Excluder(options)  # a pattern that makes no sense is found before anything starts
+    Source(source).close()  # and so is a missing source
+    store = Store.open(place.store)
+    request = SyncRequest(
+        source=source,
+        point=place.point or DEFAULT_POINT,
+        task=check_name(place.task or default_task(source, source_id), "task"),
+        client=client_name(),
+        source_identity=source_identity(source, source_id),
+        exclude=options,
+        skip=_store_directory(place, source),
+        dry_run=dry_run,
+    )
+    clock = SystemClock()
+    with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
+        try:
+            result = sync_local(store, request, monitor, clock)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(
+                "Interrupted: what has arrived is kept, the next sync goes on from there"
+            ) from interrupt
+    if as_json:
+        emit_json(_report(result))
+    elif not quiet:
+        _summarise(result, request, place)
+    if not as_json:
+        complain_of(result.problems, listed=verbose)
+    return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
+
+
+def _store_directory(place: Location, source: bytes) -> frozenset[tuple[int, int]]:
+    """The store as a directory that a walk must not enter: it may lie inside the source."""
+    with store_errors(place.store):
+        status = os.stat(place.store)
+    if is_inside(source, place.store):
+        raise ConfigError("The source lies inside the store", path=source)
+    return frozenset({(status.st_dev, status.st_ino)})
+
+
+def _report(result: SyncResult) -> SyncReport:
+    counts = msgspec.structs.asdict(result.counts)
+    del counts["problems"]
+    return SyncReport(
+        version=result.version or None,
+        mount_name=result.mount_name or None,
+        seconds=round(result.seconds, 3),
+        problems=problem_lines(result.problems),
+        expired=result.expired,
+        expiry_held=result.expiry_held or None,
+        **counts,
+    )
+
+
+def _summarise(result: SyncResult, request: SyncRequest, place: Location) -> None:
+    """The run in a few lines for people, the last one saying where to find it."""
+    counts = result.counts
+    size = f"{counted(counts.entries, 'entry')}, {bytes_text(counts.bytes)}"
+    emit(
+        f"Dry run, nothing was written: the version would hold {size}"
+        if request.dry_run
+        else f"Version {result.version}: {size}"
+    )
+    emit(
+        f"  {counts.new:,} new, {counts.changed:,} changed, {counts.moved:,} moved, "
+        f"{counts.metadata_only:,} with new metadata only, {counts.removed:,} removed, "
+        f"{counts.linked:,} linked to content already there"
+    )
+    if request.dry_run:
+        return
+    emit(
+        f"  {bytes_text(counts.bytes_read)} read, {bytes_text(counts.bytes_sent)} sent, "
+        f"{bytes_text(counts.new_bytes)} newly stored, in {seconds_text(result.seconds)}"
+    )
+    if result.expired:
+        emit(f"  Expired {counted(len(result.expired), 'version')}: {', '.join(result.expired)}")
+    if result.expiry_held:
+        emit(f"  {result.expiry_held}")
+    spelled = shlex.quote(f"{os.fsdecode(place.store)}::{request.point}/{request.task}")
+    emit(f"Find it as {result.mount_name} in: ssfs mount {spelled} MOUNTPOINT")

@@ -1,0 +1,150 @@
+"""From an inode number to what it stands for, and who counts as using it.
+
+Every request that names something in a version counts as use of the binding it came through and of
+the version (`ssfs.mount.names`); being listed does not. A version is locked open by the first request that
+needs its catalog, and let go of by `close_idle`.
+"""
+
+import os
+import stat
+
+from ssfs.clock import Clock
+from ssfs.model.entry import Entry
+from ssfs.mount.attributes import (
+    DIRECTORY_BYTES,
+    Attributes,
+    entry_attributes,
+    top_attributes,
+    version_attributes,
+)
+from ssfs.mount.names import Binding
+from ssfs.mount.owners import Owners
+from ssfs.mount.top import Latest, Mounted, TaskDirectory, TopDirectory
+from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
+
+_OWNERS_REMEMBERED_S = 600.0
+
+
+class NoEntry(Exception):
+    """There is nothing of this name."""
+
+
+class Stale(Exception):
+    """The inode number leads nowhere any more."""
+
+
+class WrongKind(Exception):
+    """What is there is not of the kind that the request needs."""
+
+
+class Inodes:
+    """All that the kernel may have a number of.
+
+    Attributes:
+        mounted: What the directories above the versions share.
+    """
+
+    def __init__(self, clock: Clock, *, numeric_ids: bool, idle_s: float) -> None:
+        self.mounted = Mounted(clock, OpenVersions(idle_s), idle_s)
+        self._clock = clock
+        self._owners = Owners(numeric_ids=numeric_ids)
+        self._owners_since_s = clock.monotonic_s()
+        self._own_ids = (os.geteuid(), os.getegid())
+
+    # -- what a number stands for ----------------------------------------------------------------
+
+    def node(self, number: int) -> TopDirectory | Latest:
+        """What has this number above the versions."""
+        try:
+            return self.mounted.nodes[number]
+        except KeyError:
+            raise Stale from None
+
+    def top(self, number: int) -> TopDirectory:
+        """The directory above the versions with this number."""
+        node = self.node(number)
+        if isinstance(node, Latest):
+            raise WrongKind
+        return node
+
+    def binding(self, number: int) -> Binding:
+        """The binding of this number."""
+        return self._bound(number)[0]
+
+    def task_of(self, number: int) -> TaskDirectory:
+        """The directory that lists the name of this binding."""
+        return self._bound(number)[1]
+
+    def _bound(self, number: int) -> tuple[Binding, TaskDirectory]:
+        try:
+            return self.mounted.bindings[number]
+        except KeyError:
+            raise Stale from None
+
+    # -- use -------------------------------------------------------------------------------------
+
+    def use(self, binding: Binding) -> OpenVersion:
+        """The version behind a binding, locked open.
+
+        Raises:
+            Stale: It has been deleted.
+            OSError: It cannot be opened.
+        """
+        now_s = self._clock.monotonic_s()
+        try:
+            opened = self.mounted.versions.use(binding.version, now_s)
+        except VersionGone:
+            raise Stale from None
+        binding.last_request_s = now_s
+        return opened
+
+    def touch(self, binding: Binding) -> None:
+        """Count a request that needs no catalog."""
+        binding.last_request_s = self._clock.monotonic_s()
+        self.mounted.versions.touch(binding.version, binding.last_request_s)
+
+    def hold(self, binding: Binding, opened: OpenVersion) -> None:
+        """Count a handle: as long as it is open, neither the name nor the version goes."""
+        binding.handles += 1
+        opened.handles += 1
+
+    def release(self, binding: Binding, opened: OpenVersion) -> None:
+        """Count a handle that was closed."""
+        binding.handles -= 1
+        opened.handles -= 1
+        self.touch(binding)
+
+    def close_idle(self) -> None:
+        """Let go of what nobody has used for a while; call it every now and then."""
+        now_s = self._clock.monotonic_s()
+        self.mounted.versions.close_idle(now_s)
+        self.mounted.forget_dead_bindings()
+        if now_s - self._owners_since_s >= _OWNERS_REMEMBERED_S:
+            self._owners.forget()
+            self._owners_since_s = now_s
+
+    # -- attributes ------------------------------------------------------------------------------
+
+    def entry_attributes(self, entry: Entry, binding: Binding, opened: OpenVersion) -> Attributes:
+        """The attributes of an entry inside a version."""
+        return entry_attributes(entry, binding, opened, self._owners)
+
+    def target_attributes(self, target: TopDirectory | Latest | Binding) -> Attributes:
+        """The attributes of what a directory above the versions has under a name."""
+        if isinstance(target, Binding):
+            return version_attributes(target, self._owners)
+        if isinstance(target, Latest):
+            mode, size = stat.S_IFLNK | 0o777, len(os.fsencode(target.task.latest_name or ""))
+            mtime_ns = target.task.mtime_ns
+        else:
+            mode, size = stat.S_IFDIR | 0o555, DIRECTORY_BYTES
+            mtime_ns = target.mtime_ns
+        return top_attributes(target.inode, mode, size, mtime_ns, self._own_ids)
+
+
+def row(opened: OpenVersion, entry_id: int) -> Entry:
+    """The row of an entry id that the kernel got from us."""
+    entry = opened.catalog.entry(entry_id)
+    if entry is None:
+        raise Stale
+    return entry

@@ -1,0 +1,151 @@
+"""Mountpoints: what may be mounted on, what is mounted where, and unmounting.
+
+A mount whose process was killed leaves its mountpoint behind: it is in the kernel's table, and every access
+says "Transport endpoint is not connected". Both mounting and unmounting recognise that.
+"""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+from typing import NamedTuple
+
+from ssfs.errors import ConfigError
+
+SUBTYPE = "ssfs"
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class MountEntry(NamedTuple):
+    """A line of the kernel's table of mounts.
+
+    Attributes:
+        device: Its number, `MAJOR:MINOR`.
+        path: Where it is mounted.
+        kind: Type of its file system.
+    """
+
+    device: str
+    path: bytes
+    kind: bytes
+
+
+def find_mount(resolved: bytes) -> MountEntry | None:
+    """What is mounted on a path; the topmost, if several are.
+
+    Args:
+        resolved: The path, absolute and without symlinks. It is not touched: the process of a mount
+            that asked its own mountpoint anything would wait for itself.
+    """
+    found = None
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            left, _, right = line.partition(b" - ")
+            fields = left.split()
+            mounted_on = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
+            if mounted_on == resolved:
+                found = MountEntry(fields[2].decode(), mounted_on, right.split()[0])
+    return found
+
+
+def is_ours(entry: MountEntry | None) -> bool:
+    """Whether it is a mount of ssfs."""
+    return entry is not None and entry.kind == b"fuse." + SUBTYPE.encode()
+
+
+def check_mountpoint(path: bytes) -> bytes:
+    """The absolute path of a mountpoint that is fit to be mounted on.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    try:
+        os.stat(path)
+        if is_ours(find_mount(os.path.realpath(path))):
+            raise ConfigError(
+                "Something is mounted there already",
+                path=path,
+                remedy=f"`ssfs umount {os.fsdecode(path)}` unmounts it",
+            )
+        names = os.listdir(path)
+    except FileNotFoundError as error:
+        raise ConfigError("The mountpoint does not exist", path=path, remedy="make it") from error
+    except NotADirectoryError as error:
+        raise ConfigError("The mountpoint is not a directory", path=path) from error
+    except OSError as error:
+        if error.errno in _DEAD:
+            raise ConfigError(
+                "The process of an earlier mount has died",
+                path=path,
+                remedy=f"`ssfs umount {os.fsdecode(path)}` clears it",
+            ) from error
+        text = (error.strerror or str(error)).lower()
+        raise ConfigError(f"The mountpoint cannot be used: {text}", path=path) from error
+    if names:
+        raise ConfigError("The mountpoint is not empty", path=path, remedy="name an empty one")
+    return os.path.realpath(path)
+
+
+def check_fuse() -> None:
+    """Whether this machine and this user can mount at all.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise ConfigError(
+            f"FUSE cannot be used: {(error.strerror or '').lower()}",
+            path=b"/dev/fuse",
+            remedy="`modprobe fuse` loads it; a container needs the device passed in",
+        ) from error
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise ConfigError("fusermount3 is missing", remedy="install the package fuse3")
+
+
+def umount(mountpoint: bytes) -> None:
+    """Unmount a mount of ssfs, or clear what is left of one whose process has died.
+
+    Raises:
+        ConfigError: There is none, or it is in use.
+    """
+    entry = find_mount(os.path.realpath(mountpoint))
+    if entry is None or not is_ours(entry):
+        raise ConfigError("Not a mountpoint of ssfs", path=mountpoint)
+    # A dead one may have open files and working directories, all of them of no use any more.
+    flags = _flags_of_command(is_dead=_is_dead(entry.path))
+    run = subprocess.run(  # noqa: S603 - a fixed command; the path comes from the kernel
+        [*flags, os.fsdecode(entry.path)],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        errors="replace",
+    )
+    if run.returncode == 0:
+        return
+    text = " ".join(run.stderr.split())
+    if "busy" in text:
+        raise ConfigError(
+            "The mount is in use",
+            path=mountpoint,
+            remedy="close the programs and leave the directories that use it",
+        )
+    raise ConfigError(f"Unmounting failed: {text}", path=mountpoint)
+
+
+def _flags_of_command(*, is_dead: bool) -> list[str]:
+    if os.geteuid() == 0:
+        return ["umount", *(["-l"] if is_dead else []), "--"]
+    return ["fusermount3", "-u", *(["-z"] if is_dead else []), "--"]
+
+
+def _is_dead(path: bytes) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno in _DEAD
+    return False

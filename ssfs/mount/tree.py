@@ -1,0 +1,166 @@
+"""The mounted tree: lookups, attributes and symlinks by inode number; no FUSE in it.
+
+Above the versions are `ssfs.mount.top`'s directories, which change; inside a version is what its
+catalog says, which never does. Nothing here awaits, so each call is atomic for the one task loop
+that calls.
+"""
+
+import os
+
+from ssfs.clock import Clock
+from ssfs.errors import InternalError
+from ssfs.fsio.disk import store_errors
+from ssfs.model.entry import ROOT_ID, Kind
+from ssfs.mount.attributes import (
+    ABSENT,
+    Attributes,
+    inode_number,
+    split_inode_number,
+)
+from ssfs.mount.handles import Handles
+from ssfs.mount.inodes import Inodes, NoEntry, WrongKind, row
+from ssfs.mount.names import Binding
+from ssfs.mount.top import (
+    Latest,
+    Mounted,
+    PointDirectory,
+    StoreDirectory,
+    TaskDirectory,
+    TopDirectory,
+)
+from ssfs.store.store import Point, Store, Task
+
+MountTarget = Store | Point | Task
+
+
+class MountTree:
+    """Everything below a mountpoint.
+
+    Attributes:
+        handles: Open files and directories.
+        store_path: The store's directory.
+    """
+
+    def __init__(
+        self, target: MountTarget, clock: Clock, *, numeric_ids: bool, idle_s: float
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            target: What to show: a store's points, a point's tasks or a task's versions.
+            clock: The time.
+            numeric_ids: Show owners by the source's numbers, not by their names.
+            idle_s: For how long after the last request a name or version counts as in use.
+        """
+        self._inodes = Inodes(clock, numeric_ids=numeric_ids, idle_s=idle_s)
+        self.handles = Handles(self._inodes)
+        self.store_path = os.path.abspath(_store_of(target).path)
+        self._root = _root_directory(target, self._inodes.mounted)
+
+    def check(self) -> None:
+        """Look at the root once, so that what is wrong is said before anything is mounted.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        with store_errors(self.store_path):
+            self._root.refresh()
+
+    def lookup(self, parent: int, name: bytes) -> Attributes:
+        """The attributes of what a directory has under a name.
+
+        Raises:
+            NoEntry: It has nothing of this name now; inside a version, where that stays so,
+                `ABSENT` is returned instead.
+            Stale, WrongKind, CorruptStore, OSError: It cannot be said.
+        """
+        if name in (b".", b".."):
+            return self.attributes(parent if name == b"." else self._parent(parent))
+        number, entry_id = split_inode_number(parent)
+        if number:
+            binding = self._inodes.binding(number)
+            opened = self._inodes.use(binding)
+            entry = opened.catalog.child(entry_id, name)
+            if entry is None:
+                return ABSENT
+            return self._inodes.entry_attributes(entry, binding, opened)
+        node = self._inodes.top(entry_id)
+        node.refresh()
+        target = node.lookup(os.fsdecode(name))
+        if target is None:
+            raise NoEntry
+        if isinstance(target, Binding):
+            self._inodes.touch(target)
+        return self._inodes.target_attributes(target)
+
+    def attributes(self, inode: int) -> Attributes:
+        """The attributes of an inode number."""
+        number, entry_id = split_inode_number(inode)
+        if not number:
+            node = self._inodes.node(entry_id)
+            (node.task if isinstance(node, Latest) else node).refresh()
+            return self._inodes.target_attributes(node)
+        binding = self._inodes.binding(number)
+        if entry_id == ROOT_ID:
+            self._inodes.touch(binding)
+            return self._inodes.target_attributes(binding)
+        opened = self._inodes.use(binding)
+        return self._inodes.entry_attributes(row(opened, entry_id), binding, opened)
+
+    def read_link(self, inode: int) -> bytes:
+        """Where a symlink points."""
+        number, entry_id = split_inode_number(inode)
+        if number:
+            entry = row(self._inodes.use(self._inodes.binding(number)), entry_id)
+            if entry.kind != Kind.SYMLINK:
+                raise WrongKind
+            return entry.target
+        node = self._inodes.node(entry_id)
+        if not isinstance(node, Latest):
+            raise WrongKind
+        node.task.refresh()
+        if node.task.latest_name is None:
+            raise NoEntry
+        return os.fsencode(node.task.latest_name)
+
+    def _parent(self, inode: int) -> int:
+        number, entry_id = split_inode_number(inode)
+        if not number:
+            return self._inodes.top(entry_id).parent
+        if entry_id == ROOT_ID:
+            return self._inodes.task_of(number).inode
+        opened = self._inodes.use(self._inodes.binding(number))
+        return inode_number(number, row(opened, entry_id).parent)
+
+    def close_idle(self) -> None:
+        """Let go of what nobody has used for a while; call it every now and then."""
+        self._inodes.close_idle()
+
+    def close(self) -> None:
+        """Let go of everything; files still open are closed by the end of the process."""
+        self._inodes.mounted.versions.close()
+
+
+def _store_of(target: MountTarget) -> Store:
+    match target:
+        case Store():
+            return target
+        case Point():
+            return target.store
+        case Task():
+            return target.point.store
+
+
+def _root_directory(target: MountTarget, mounted: Mounted) -> TopDirectory:
+    # Absolute: a process in the background leaves the directory it was started in.
+    path = os.path.abspath(target.path)
+    root: TopDirectory
+    if isinstance(target, Store):
+        root = StoreDirectory(mounted, os.path.join(path, b"points"), None)
+    elif isinstance(target, Point):
+        root = PointDirectory(mounted, os.path.join(path, b"tasks"), None)
+    else:
+        root = TaskDirectory(mounted, os.path.join(path, b"versions"), None)
+    if root.inode != ROOT_ID:
+        raise InternalError("The root must be the first inode")
+    return root

@@ -1,0 +1,298 @@
+"""kill -9 just before every Nth disk call of one name, for N = 1, 2, 3... until nothing is killed any more.
+
+What is killed: the sender or the receiver of a first sync, and of a sync with a base, its commit and its
+expiry; and `expire` and `delete`. The processes are traced one at a time, so that each call of each is met, and killed
+before the call: before call N+1 is after call N. Then the acknowledged versions must be whole, and the
+next run must do the rest.
+
+All N up to 12 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
+"""
+
+import itertools
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.crash.support import Rig, ssfs_command
+from tests.fakes.trees import SourceImage, build_tree, remember
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
+
+IS_EXHAUSTIVE = os.environ.get("SSFS_EXHAUSTIVE") == "1"
+_ALL_UP_TO = 12
+_STEP = 5
+
+CALLS = {
+    "link": "link,linkat",
+    "rename": "rename,renameat,renameat2",
+    "fsync": "fsync",
+    "fdatasync": "fdatasync",
+    "syncfs": "syncfs",
+    "mkdir": "mkdir,mkdirat",
+    "unlink": "unlink,unlinkat,rmdir",
+    "pwrite": "pwrite64",
+    "write": "write",
+    "ftruncate": "ftruncate",
+}
+
+_TRACED_RECEIVER = """
+import os, subprocess, sys, time
+import ssfs.engine.local as local
+from ssfs.cli.main import main
+
+receive = local._receive
+
+def traced(*arguments):
+    strace = subprocess.Popen({strace!r} + ["-p", str(os.getpid())], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while "TracerPid:\\t0\\n" in open("/proc/self/status").read():
+        assert strace.poll() is None, "strace does not attach"
+        time.sleep(0.001)
+    return receive(*arguments)
+
+local._receive = traced
+sys.exit(main())
+"""
+
+
+def _strace(calls: str, nth: int, log: Path) -> list[str]:
+    inject = f"inject={calls}:signal=SIGKILL:when={nth}"
+    return ["strace", "-o", str(log), "-e", f"trace={calls}", "-e", inject]
+
+
+def _run_killed(rig: Rig, arguments: list[str], victim: str, calls: str, nth: int):
+    """Run it with one of its processes killed at the Nth call; how it ended, and if it was killed."""
+    log = rig.directory / "strace"
+    strace = _strace(calls, nth, log)
+    if victim == "receiver":
+        command = [sys.executable, "-c", _TRACED_RECEIVER.format(strace=strace)]
+        ended = rig.run(*arguments, command=command)
+    else:
+        ended = rig.run(*arguments, command=ssfs_command(), wrapper=[*strace])
+    was_killed = "killed by SIGKILL" in log.read_text()
+    return ended, was_killed
+
+
+def _numbers() -> Iterator[int]:
+    """The N to try."""
+    if IS_EXHAUSTIVE:
+        return itertools.count(1)
+    return itertools.chain(range(1, _ALL_UP_TO + 1), itertools.count(_ALL_UP_TO + _STEP, _STEP))
+
+
+def _at_every_call(calls: str, attempt: Callable[[int], bool]) -> int:
+    """Try each N, two at a time, until nothing is killed any more; how many kills there were."""
+    kills = 0
+    numbers = _numbers()
+    with ThreadPoolExecutor(2) as pool:
+        while True:
+            batch = list(itertools.islice(numbers, 2))
+            outcomes = list(pool.map(attempt, batch))
+            kills += sum(outcomes)
+            if not all(outcomes):
+                return kills
+
+
+# -- the source, before and after -----------------------------------------------------------------
+
+
+def _first_source(root: Path) -> None:
+    build_tree(root, 3, directories=5, files=14, large_bytes=300_000)
+    for name in ("gone", "moved", "emptied"):
+        (root / name).mkdir()
+        for number in range(3):
+            (root / name / f"{number}").write_bytes(os.urandom(4000 + number))
+    (root / "basis").write_bytes(random.Random(1).randbytes(400_000))
+    (root / "left").write_bytes(b"left")
+    (root / "right").write_bytes(b"right")
+    (root / "other-kind").write_bytes(b"file")
+
+
+def _edit(root: Path) -> None:
+    """One of each: new, changed, moved, swapped, removed, another kind, metadata only."""
+    for path in ("gone", "emptied"):
+        for file in (root / path).iterdir():
+            file.unlink()
+    (root / "gone").rmdir()
+    (root / "moved").rename(root / "dir-0" / "has-moved")
+    content = bytearray((root / "basis").read_bytes())
+    content[1000:1010] = b"0123456789"
+    (root / "basis").write_bytes(content)
+    (root / "left").rename(root / "aside")
+    (root / "right").rename(root / "left")
+    (root / "aside").rename(root / "right")
+    (root / "other-kind").unlink()
+    (root / "other-kind").mkdir()
+    (root / "other-kind" / "inside").write_bytes(b"now a directory")
+    (root / "new-large").write_bytes(os.urandom(200_000))
+    (root / "new").mkdir()
+    for number in range(4):
+        (root / "new" / f"{number}").write_bytes(os.urandom(number * 2000))
+    (root / "new" / "copy").write_bytes((root / "dir-0" / "has-moved" / "1").read_bytes())
+    (root / "new" / "link").symlink_to("nowhere")
+    (root / "file-1-link").symlink_to("basis")
+    for path in sorted(root.rglob("file-*"))[:3]:
+        if not path.is_symlink():
+            path.chmod(0o640)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory) -> Rig:
+    """A store in which nothing was ever made."""
+    rig = Rig(tmp_path_factory.mktemp("first"))
+    _first_source(rig.source)
+    rig.init()
+    return rig
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory) -> Rig:
+    """Two versions, the first of which expires with the third; and a source that was edited since."""
+    rig = Rig(tmp_path_factory.mktemp("edited"))
+    _first_source(rig.source)
+    rig.init(keep_last=2)
+    rig.sync()
+    (rig.source / "left").write_bytes(b"left, changed before the second version")
+    rig.sync()
+    assert len(rig.acknowledged) == 2
+    _edit(rig.source)
+    return rig
+
+
+@pytest.fixture(scope="module")
+def four_versions(tmp_path_factory) -> Rig:
+    """Four versions of one day."""
+    rig = Rig(tmp_path_factory.mktemp("four"))
+    build_tree(rig.source, 3, directories=3, files=4, large_files=0)
+    rig.init()
+    for number in range(4):
+        (rig.source / "changing").write_bytes(b"%d" % number)
+        rig.sync()
+    return rig
+
+
+# -- syncs ----------------------------------------------------------------------------------------
+
+
+def _sync_killed(
+    template: Rig, directory: Path, kill: tuple[str, str, int], image: SourceImage
+) -> bool:
+    """Kill one sync of a copy of the template, then let another one do it; False if none was killed."""
+    victim, calls, nth = kill
+    rig = template.copy(directory / f"{victim}-{calls}-{nth}")
+    ended, was_killed = _run_killed(rig, rig.sync_arguments, victim, calls, nth)
+    try:
+        if not was_killed:
+            assert ended.returncode == 0
+        _leave_out_expired(rig)
+        rig.acknowledge(ended, image)
+        rig.check(image)
+        before = len(rig.versions()) if (rig.task_path / "task.toml").exists() else 0
+        rig.sync()
+        _leave_out_expired(rig)
+        rig.check(image)
+        policy = rig.task().point.settings.policy
+        assert len(rig.versions()) == min(before + 1, policy.keep_last)
+        _assert_tidy(rig)
+    except AssertionError as error:
+        error.add_note(f"{victim} killed before {calls} number {nth}: {ended}")
+        raise
+    rig.remove()
+    return was_killed
+
+
+def _leave_out_expired(rig: Rig) -> None:
+    """The oldest acknowledged versions may have expired, as the policy says; no others."""
+    keep = 2 if len(rig.acknowledged) > 1 else 1000
+    if not (rig.task_path / "task.toml").exists():
+        return
+    present = [str(version.id) for version in rig.versions()]
+    for version_id in sorted(rig.acknowledged):
+        if version_id not in present:
+            assert len([other for other in present if other > version_id]) >= keep
+            del rig.acknowledged[version_id]
+
+
+def _assert_tidy(rig: Rig) -> None:
+    """Nothing half-made is left of either end."""
+    assert not (rig.task_path / "staging").exists()
+    assert list((rig.task_path / "trash").iterdir()) == []
+    (cached,) = rig.cache.iterdir()
+    kept = sorted(path.suffix for path in cached.iterdir())
+    assert kept == ["", ".db"], list(cached.iterdir())
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("victim", ["sender", "receiver"])
+def test_sync_with_base_killed_before_every_call(edited, tmp_path, victim, name):
+    image = remember(edited.source)
+
+    def attempt(nth: int) -> bool:
+        return _sync_killed(edited, tmp_path, (victim, CALLS[name], nth), image)
+
+    kills = _at_every_call(CALLS[name], attempt)
+    print(f"{victim} {name}: {kills} kills")
+    # A receiver makes each of these calls; a sender writes its cache only.
+    if victim == "receiver" or name in {"rename", "fsync", "pwrite", "ftruncate"}:
+        assert kills
+
+
+@pytest.mark.parametrize("name", ["rename", "fsync", "mkdir", "syncfs"])
+def test_first_sync_killed_before_every_call(empty_store, tmp_path, name):
+    image = remember(empty_store.source)
+
+    def attempt(nth: int) -> bool:
+        return _sync_killed(empty_store, tmp_path, ("receiver", CALLS[name], nth), image)
+
+    assert _at_every_call(CALLS[name], attempt)
+
+
+# -- expire and delete ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["rename", "fsync", "unlink", "write"])
+@pytest.mark.parametrize("command", ["expire", "delete"])
+def test_deletion_killed_before_every_call(four_versions, tmp_path, command, name):
+    first = sorted(four_versions.acknowledged)[:2]
+
+    def attempt(nth: int) -> bool:
+        rig = four_versions.copy(tmp_path / f"{nth}")
+        arguments = ["delete", rig.location, *first, "--yes"]
+        if command == "expire":
+            rig.set_policy(keep_last=2)
+            arguments = ["expire", rig.location, "--yes"]
+        ended, was_killed = _run_killed(rig, arguments, "command", CALLS[name], nth)
+        try:
+            present = {str(version.id) for version in rig.versions()}
+            for version_id in first:
+                if version_id not in present:
+                    del rig.acknowledged[version_id]
+            rig.check()
+            rig.sync()
+            if command == "delete":
+                left = [version_id for version_id in first if version_id in present]
+                if left:
+                    assert rig.run("delete", rig.location, *left, "--yes").returncode == 0
+            for version_id in first:
+                rig.acknowledged.pop(version_id, None)
+            rig.check()
+            # expire keeps two: what was the third version has gone with the sync.
+            assert len(rig.versions()) == len(rig.acknowledged)
+            assert list((rig.task_path / "trash").iterdir()) == []
+        except AssertionError as error:
+            error.add_note(f"{command} killed before {name} number {nth}: {ended}")
+            raise
+        rig.remove()
+        return was_killed
+
+    assert _at_every_call(CALLS[name], attempt)
+
+
+def test_strace_is_there():
+    """Without it nothing above would be killed."""
+    subprocess.run(["strace", "-V"], check=True, stdout=subprocess.DEVNULL)

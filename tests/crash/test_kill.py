@@ -1,0 +1,70 @@
+"""kill -9 of either process of a sync, at any moment, while the source goes on changing.
+
+The moments come from a seed, what they hit depends on the machine: a failure names the kill it came
+after. `test_every_call` is the same question asked systematically.
+"""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from tests.crash.support import Rig, fork_of, has_ended, ssfs_command
+from tests.fakes.trees import build_tree, edit_tree, remember
+
+pytestmark = pytest.mark.slow
+
+_KILLS = 25
+_LARGE_BYTES = 6 << 20
+_CHECKPOINT_BYTES = 1 << 20
+
+
+@pytest.mark.parametrize("victim", ["sender", "receiver"])
+def test_killed_syncs_leave_acknowledged_versions_and_the_next_one_succeeds(tmp_path, victim):
+    rng = random.Random(victim)
+    rig = Rig(tmp_path)
+    build_tree(rig.source, 5, large_bytes=_LARGE_BYTES)
+    rig.init()
+    rig.sync()
+    kills = rounds = 0
+    while kills < _KILLS:
+        rounds += 1
+        assert rounds < 10 * _KILLS, "hardly any run is still there when it is to be killed"
+        done = edit_tree(rig.source, rounds, large_bytes=_LARGE_BYTES)
+        image = remember(rig.source)
+        # Every other run makes a checkpoint at each directory that had content.
+        command = ssfs_command(_CHECKPOINT_BYTES if rng.random() < 0.5 else None)
+        process = rig.start(rig.sync_arguments, command=command)
+        was_killed = _kill(process.pid, victim, rng)
+        ended = rig.finish(process)
+        kills += was_killed
+        try:
+            rig.acknowledge(ended, image)
+            rig.check(image, newest=4)
+            # A run may also meet what two or more killed ones have left.
+            if rng.random() < 0.6:
+                rig.sync()
+        except AssertionError as error:
+            error.add_note(f"after kill {kills}, round {rounds}, edits {done}: {ended}")
+            raise
+        # A version nobody was told of is none that later rounds could check.
+        for version in rig.versions():
+            rig.acknowledged.setdefault(str(version.id), image)
+    rig.sync()
+    rig.check()
+
+
+def _kill(pid: int, victim: str, rng: random.Random) -> bool:
+    """Kill a process of the run some time after the fork; False if it was too late."""
+    while (child := fork_of(pid)) == 0:
+        if has_ended(pid):
+            return False
+        time.sleep(0.001)
+    time.sleep(rng.uniform(0, 0.12))
+    chosen = pid if victim == "sender" else child
+    if has_ended(chosen):
+        return False
+    os.kill(chosen, signal.SIGKILL)
+    return True

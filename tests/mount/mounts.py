@@ -1,0 +1,113 @@
+"""Real mounts: each by a process of its own, each unmounted at the end whatever happens."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ssfs.mount.mountpoint import find_mount
+from ssfs.store.store import Point, Store, Task
+
+_SERVE = """
+import sys
+from ssfs.errors import SsfsError
+from ssfs.mount.process import mount, parse_options
+from ssfs.store.store import Store
+path, point, task, mountpoint, options, how = sys.argv[1:]
+target = Store.open(path.encode())
+if point:
+    target = target.point(point)
+if task:
+    target = target.task(task)
+try:
+    mount(target, mountpoint.encode(), parse_options(options), foreground=how == "foreground")
+except SsfsError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def command(
+    target: Store | Point | Task, mountpoint: Path, options: str, *, foreground: bool
+) -> list[str]:
+    """The command line of a process that mounts."""
+    match target:
+        case Store():
+            names = (target.path, "", "")
+        case Point():
+            names = (target.store.path, target.name, "")
+        case Task():
+            names = (target.point.store.path, target.point.name, target.name)
+    how = "foreground" if foreground else "background"
+    store = os.fsdecode(names[0])
+    return [sys.executable, "-c", _SERVE, store, *names[1:], str(mountpoint), options, how]
+
+
+def start(target: Store | Point | Task, mountpoint: Path, options: str = "") -> subprocess.Popen:
+    """Mount in the foreground; returns once it serves."""
+    process = subprocess.Popen(
+        command(target, mountpoint, options, foreground=True), stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: process.poll() is not None or is_mounted(mountpoint))
+    if process.poll() is not None:
+        raise AssertionError(process.communicate()[1])
+    os.stat(mountpoint)
+    return process
+
+
+def is_mounted(mountpoint: Path) -> bool:
+    return find_mount(os.path.realpath(os.fsencode(mountpoint))) is not None
+
+
+def wait_until(condition, timeout_s: float = 20.0) -> float:
+    """Wait for something to become true; how many seconds that took."""
+    begun = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begun < timeout_s, "It did not happen"
+        time.sleep(0.005)
+    return time.monotonic() - begun
+
+
+def end(mountpoint: Path, process: subprocess.Popen | None = None) -> None:
+    """Unmount and stop, whatever state they are in."""
+    if process is not None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+    for _ in range(3):
+        if is_mounted(mountpoint):
+            unmount = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+            subprocess.run([*unmount, mountpoint], check=False)
+
+
+@contextlib.contextmanager
+def mounted(
+    target: Store | Point | Task, mountpoint: Path, options: str = ""
+) -> Iterator[subprocess.Popen]:
+    """A mount served by a process in the foreground."""
+    mountpoint.mkdir(exist_ok=True)
+    process = None
+    try:
+        process = start(target, mountpoint, options)
+        yield process
+    finally:
+        end(mountpoint, process)
+
+
+def run(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess:
+    """Run a tool on a mount, in the C locale."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(
+        [str(word) for word in words],
+        check=check,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        env=environment,
+    )
