@@ -81,7 +81,9 @@ def init(
         months=_DEFAULT.months if months is None else months,
         keep_last=_DEFAULT.keep_last if keep_last is None else keep_last,
     )
-    made = Store.create(path, policy, timezone or machine_time_zone(), SystemClock())
+    made = Store.create(
+        path, policy, machine_time_zone() if timezone is None else timezone, SystemClock()
+    )
     if quiet:
         return
     emit(f"Made a store; its sync points keep {policy_text(policy)}.")

@@ -2,7 +2,7 @@
 
 import click
 
-PATH = click.Path(path_type=bytes)
+PATH = click.Path(path_type=bytes, readable=False)
 
 location_argument = click.argument("location", type=PATH)
 version_argument = click.argument("version")

@@ -11,15 +11,18 @@ in which it was written (SQLite without fsync keeps its promises until the power
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 
-from ssfs.errors import ConfigError, CorruptStore
+from ssfs.errors import ConfigError, CorruptStore, RemoteProtocolError
 from ssfs.fsio.disk import copy_file, fsync, open_directory, rename
 from ssfs.fsio.lock import FileLock
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 
+# A task's id comes from a server, and everything else in the directory it names is deleted.
+_TASK_ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -39,7 +42,10 @@ def open_cache(root: bytes, task_id: str) -> Iterator["TaskCache"]:
 
     Raises:
         ConfigError: The cache directory cannot be made.
+        RemoteProtocolError: The server's id of the task could lead elsewhere.
     """
+    if not _TASK_ID.fullmatch(task_id):
+        raise RemoteProtocolError(f"The server calls the task {task_id!r}")
     path = os.path.join(root, task_id.encode())
     with contextlib.ExitStack() as stack:
         try:
@@ -98,6 +104,7 @@ class TaskCache:
 
     def create(self) -> CatalogWriter:
         """An empty catalog to fetch another one's rows into; see `finish_fetched`."""
+        self._remove(b"fetched.db-journal")
         self._remove(b"fetched.db")
         return CatalogWriter.open_writer(os.path.join(self._path, b"fetched.db"), durable=False)
 
@@ -109,6 +116,8 @@ class TaskCache:
 
     def begin_working(self, compared: CatalogReader) -> CatalogWriter:
         """A copy of the compared catalog, to be changed."""
+        # The journal first: SQLite would play it back into whatever has the name.
+        self._remove(self._working + b"-journal")
         self._remove(self._working)
         name = os.path.basename(compared.path)
         copy_file(name, self._fd, self._working, self._fd, mode=0o600)

@@ -69,7 +69,7 @@ def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan
         plan = plan_expiry(task, now)
         if automatic and plan.hold is not None:
             return plan
-        if not automatic and plan.judged:
+        if not automatic and plan.hold is not None:
             newest = plan.judged[-1].version.id.sequence
             task.update_settings(guard, released_sequence=newest)
         for version in plan.expired:
@@ -80,8 +80,11 @@ def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan
 def delete(task: Task, versions: list[Version]) -> None:
     """Move these versions to trash whatever the rule says; the caller has checked pins."""
     with task.guard() as guard:
-        newest = max(version.id.sequence for version in task.versions())
-        task.update_settings(guard, last_sequence=max(newest, task.settings.last_sequence))
+        # Only where the numbers of what stays do not tell: a full disk takes no new file.
+        gone = {version.id.sequence for version in versions}
+        stays = {version.id.sequence for version in task.versions()} - gone
+        if max(stays, default=0) < max(gone, default=0):
+            task.update_settings(guard, last_sequence=task.next_sequence() - 1)
         for version in versions:
             move_to_trash(version, guard)
 

@@ -63,7 +63,8 @@ def sync_local(store: Store, request: SyncRequest, monitor: Monitor, clock: Cloc
 def _receive(stream: socket.socket, store: Store, clock: Clock) -> int:
     """The receiving process; its exit status."""
     # The sender decides what an interrupt means: we see the stream end, and keep what has arrived.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     try:
         with Channel(stream, Role.SERVER) as channel:
             serve_backup(channel, store, clock)

@@ -1,5 +1,7 @@
 """The client's side of a sync. Read `send_version` beside SYNC.md: the steps S1..S9 are its."""
 
+import contextlib
+
 import msgspec
 import zstandard
 
@@ -10,7 +12,7 @@ from ssfs.engine.comparison import Comparison
 from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import Outgoing
 from ssfs.engine.refusal import raise_refused
-from ssfs.errors import InternalError, PeerError, RemoteProtocolError
+from ssfs.errors import ConnectionLost, InternalError, PeerError, RemoteProtocolError
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
@@ -89,6 +91,19 @@ def send_version(
         StoreError: The server's store cannot take it (as the server said).
         ConfigError: The cache cannot be used, or the server found the request wrong.
     """
+    try:
+        return _send_version(channel, request, cache_root, monitor, clock)
+    except ConnectionLost:
+        # Who refuses says why and closes, while we may be in the middle of a file.
+        refused = _last_word(channel)
+        if refused is not None:
+            raise_refused(refused)
+        raise
+
+
+def _send_version(
+    channel: Channel, request: SyncRequest, cache_root: bytes, monitor: Monitor, clock: Clock
+) -> SyncResult:
     started = clock.monotonic_s()
     source = Source(request.source, request.skip)
     try:
@@ -242,6 +257,16 @@ def _hear(channel: Channel) -> Message:
                 continue
             case message:
                 return message
+
+
+def _last_word(channel: Channel) -> Refused | None:
+    """The refusal with which a server ended the session; None if it just went away."""
+    with contextlib.suppress(PeerError):
+        while True:
+            message = channel.receive()
+            if isinstance(message, Refused):
+                return message
+    return None
 
 
 def _result(comparison: Comparison, working: CatalogWriter, seconds: float) -> SyncResult:

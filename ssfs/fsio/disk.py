@@ -125,8 +125,12 @@ def remove_tree(name: bytes, *, dir_fd: int) -> None:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         return
-    except (IsADirectoryError, PermissionError):
+    except IsADirectoryError:
         pass
+    except PermissionError:
+        # POSIX lets unlink() of a directory fail so; of anything else it is the real reason.
+        if not stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            raise
     else:
         return
     try:

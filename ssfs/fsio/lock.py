@@ -4,6 +4,7 @@ A lock is gone with the process that held it, however it died. The text of a loc
 holds it; it is informative only and may be stale when nobody does.
 """
 
+import contextlib
 import fcntl
 import os
 from types import TracebackType
@@ -49,10 +50,11 @@ class FileLock:
         return os.fstat(self.fd).st_nlink > 0
 
     def write_holder(self, text: str) -> None:
-        """Say who holds it."""
-        os.ftruncate(self.fd, 0)
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        write_all(self.fd, text.encode())
+        """Say who holds it, if the disk has room for that: what follows may be what makes room."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.fd, 0)
+            os.lseek(self.fd, 0, os.SEEK_SET)
+            write_all(self.fd, text.encode())
 
     def read_holder(self) -> str:
         """Who says they hold it."""

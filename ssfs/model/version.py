@@ -43,7 +43,9 @@ def parse_version_id(text: str) -> VersionId | None:
         time = datetime.datetime.strptime(match[2], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
     except ValueError:
         return None
-    return VersionId(int(match[1]), time)
+    version_id = VersionId(int(match[1]), time)
+    # `0000042-...` or digits of another script: nothing that we would find again by its id.
+    return version_id if str(version_id) == text else None
 
 
 class Counts(msgspec.Struct):

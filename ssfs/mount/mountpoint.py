@@ -62,7 +62,7 @@ def check_mountpoint(path: bytes) -> bytes:
         ConfigError: It is not.
     """
     try:
-        os.stat(path)
+        _touch(path)
         if is_ours(find_mount(os.path.realpath(path))):
             raise ConfigError(
                 "Something is mounted there already",
@@ -97,10 +97,12 @@ def check_fuse() -> None:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
+        remedy = "`modprobe fuse` loads it; a container needs the device passed in"
+        if isinstance(error, PermissionError):
+            remedy = "mount as root, or let this user read and write it"
+        text = (error.strerror or str(error)).lower()
         raise ConfigError(
-            f"FUSE cannot be used: {(error.strerror or '').lower()}",
-            path=b"/dev/fuse",
-            remedy="`modprobe fuse` loads it; a container needs the device passed in",
+            f"FUSE cannot be used: {text}", path=b"/dev/fuse", remedy=remedy
         ) from error
     if os.geteuid() != 0 and shutil.which("fusermount3") is None:
         raise ConfigError("fusermount3 is missing", remedy="install the package fuse3")
@@ -145,7 +147,12 @@ def _flags_of_command(*, is_dead: bool) -> list[str]:
 
 def _is_dead(path: bytes) -> bool:
     try:
-        os.stat(path)
+        _touch(path)
     except OSError as error:
         return error.errno in _DEAD
     return False
+
+
+def _touch(path: bytes) -> None:
+    """Ask whoever serves a directory: stat could be answered from what the kernel remembers."""
+    os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -10,7 +10,8 @@ IDLE_S = 60.0
 
 # What the mount is anyway: naming it is no mistake.
 _GIVEN = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
-_KERNEL = frozenset({"exec", "noexec", "noatime", "nodiratime", "sync", "async", "dirsync"})
+_KERNEL = frozenset({"exec", "noexec", "noatime", "sync", "async", "dirsync"})
+_OPPOSITE = {"exec": "noexec", "noexec": "exec", "sync": "async", "async": "sync"}
 _REFUSED = frozenset({"rw", "suid", "dev"})
 
 
@@ -46,6 +47,8 @@ def parse_options(text: str) -> MountOptions:
         if name.startswith("idle="):
             idle_s = _parse_seconds(name)
         elif name in _KERNEL:
+            # The last one counts: libfuse gets them as a set, in no order.
+            kernel = [other for other in kernel if other not in (name, _OPPOSITE.get(name))]
             kernel.append(name)
         elif name in _REFUSED:
             raise ConfigError(

@@ -119,7 +119,11 @@ async def _end_on_signal(signals: AsyncIterator[int]) -> None:
 async def _close_idle(tree: MountTree, period_s: float) -> None:
     while True:
         await trio.sleep(max(period_s, 0.05))
-        tree.close_idle()
+        try:
+            tree.close_idle()
+        except Exception:  # noqa: BLE001 - the root of a task
+            # Versions held for too long are a nuisance, the end of the mount would be worse.
+            _log.exception("Idle versions cannot be let go")
 
 
 async def _begin(started: trio.Event, path: bytes, announce: Callable[[], None]) -> None:
@@ -204,7 +208,6 @@ def _detach(tree: MountTree, path: bytes, options: MountOptions, writer: int) ->
         os.setsid()
         if os.fork() == 0:
             status = 1
-            _leave_everything(writer)
             _run_and_report(tree, path, options, writer)
             status = 0
     finally:
@@ -221,14 +224,23 @@ def _leave_everything(writer: int) -> None:
         if int(name) > 2 and int(name) != writer:
             with contextlib.suppress(OSError):
                 os.close(int(name))
+    # Whatever the caller made of them may have used one of those descriptors.
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     logging.raiseExceptions = False
-    handler: logging.Handler = logging.NullHandler()
-    with contextlib.suppress(OSError):
+    logging.getLogger().handlers[:] = [_system_log()]
+
+
+def _system_log() -> logging.Handler:
+    """Where a process without a terminal says what the administrator must know."""
+    try:
         handler = logging.handlers.SysLogHandler(
             "/dev/log", logging.handlers.SysLogHandler.LOG_DAEMON
         )
-        handler.ident = f"ssfs[{os.getpid()}]: "
-    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(message)s", force=True)
+    except OSError:
+        return logging.NullHandler()
+    handler.ident = f"ssfs[{os.getpid()}]: "
+    handler.setLevel(logging.WARNING)
+    return handler
 
 
 def _run_and_report(tree: MountTree, path: bytes, options: MountOptions, writer: int) -> None:
@@ -242,11 +254,12 @@ def _run_and_report(tree: MountTree, path: bytes, options: MountOptions, writer:
             os.close(writer)
 
     try:
+        _leave_everything(writer)
         _run(tree, path, options, lambda: tell(_Outcome()))
     except SsfsError as error:
         kind = next(k.__name__ for k in type(error).__mro__ if k.__name__ in _ERRORS)
         tell(_Outcome(kind, error.problem, error.path, error.remedy))
     except BaseException:
-        _log.exception("The mount on %r ended", path)
         tell(_Outcome("InternalError", traceback.format_exc()))
+        _log.exception("The mount on %r ended", path)
         raise

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from ssfs.errors import ConnectionLost
 from ssfs.protocol.connection import Connection
-from ssfs.protocol.messages import FileDelta, FileRaw, Message, SignaturePart
+from ssfs.protocol.messages import FileDelta, FileRaw, Message, Refused, SignaturePart
 from ssfs.protocol.states import Role
 
 _RECEIVE_BYTES = 1 << 20
@@ -34,6 +34,7 @@ class Channel:
         self._connection = Connection(role)
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._inbox: collections.deque[Message] = collections.deque()
+        self._is_refused = False
         self._poll = select.poll()
         self._poll.register(stream, select.POLLIN)
         self.sent_bytes = 0
@@ -43,8 +44,11 @@ class Channel:
         """Say it; returns when the operating system has taken all of it.
 
         Raises:
-            ConnectionLost: The peer is gone; what it said last can still be received.
+            ConnectionLost: The peer is gone, or has refused; what it said last can still be
+                received.
         """
+        if self._is_refused:
+            raise ConnectionLost("The other end ended the session")
         buffers = [memoryview(buffer) for buffer in self._connection.send(message)]
         while buffers:
             try:
@@ -73,6 +77,7 @@ class Channel:
         """Read once what is there and keep the messages."""
         for message in self._connection.receive(self._read()):
             self._inbox.append(_keepable(message))
+            self._is_refused = self._is_refused or isinstance(message, Refused)
 
     def _read(self) -> memoryview:
         try:

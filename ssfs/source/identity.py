@@ -12,7 +12,9 @@ def client_name() -> str:
 
 def source_identity(path: bytes, source_id: str | None) -> str:
     """What a task remembers of its source: the absolute path, or the name the user gave it."""
-    return source_id or os.fsdecode(os.path.realpath(path))
+    identity = os.fsencode(source_id) if source_id else os.path.realpath(path)
+    # It travels and is kept as UTF-8 text, which a path need not be.
+    return identity.decode(errors="backslashreplace")
 
 
 def default_task(path: bytes, source_id: str | None) -> str:

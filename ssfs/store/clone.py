@@ -119,7 +119,7 @@ class Base(NamedTuple):
 
 
 class StagedFile(NamedTuple):
-    """A data file received in this staging, as the store's file system knows it."""
+    """A data file received or linked in this staging, as the store's file system knows it."""
 
     id: int
     ino: int
@@ -208,7 +208,8 @@ class Reconciler:
 
     def _is_staged(self, entry: Entry, status: os.stat_result) -> bool:
         file = self._staged.get(entry.id)
-        return file == (entry.id, status.st_ino, status.st_mtime_ns, status.st_size)
+        is_it = file == (entry.id, status.st_ino, status.st_mtime_ns, status.st_size)
+        return is_it and status.st_size == entry.size
 
     def _base_row(self, entry: Entry) -> Entry | None:
         row = self._base.catalog.entry(entry.id) if self._base is not None else None

@@ -12,13 +12,14 @@ from typing import NamedTuple
 import blake3
 import msgspec
 
-from ssfs.errors import CorruptStore, RemoteProtocolError, StoreError
+from ssfs.errors import CorruptStore, RemoteProtocolError
 from ssfs.fsio.disk import (
     copy_file,
     fsync,
     make_directory,
     needs_fsync_per_file,
     open_directory,
+    open_fd,
     remove_tree,
     rename,
     replace_file,
@@ -26,7 +27,7 @@ from ssfs.fsio.disk import (
     write_all,
 )
 from ssfs.fsio.lock import FileLock
-from ssfs.model.entry import Entry, Kind, Principal
+from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.version import VersionId, VersionRecord
 from ssfs.store.catalog.schema import PARKED, STAGED_TABLE
 from ssfs.store.catalog.writer import CatalogWriter, Placement
@@ -120,14 +121,16 @@ class Staging:
         """Whether an interrupted staging of this base is there; a useless one is discarded."""
         if not os.path.lexists(os.path.join(self._task.path, b"staging")):
             return False
+        settings: StagingSettings | None = None
         try:
             directory = os.path.join(self._task.path, b"staging")
             settings = read_text_file(b"staging.toml", StagingSettings, directory=directory)
-            catalog = CatalogWriter.open_writer(
-                os.path.join(directory, b"catalog.db"), durable=True
-            )
-            catalog.close()
-        except (StoreError, OSError):
+            path = os.path.join(directory, b"catalog.db")
+            with CatalogWriter.open_writer(path, durable=True) as catalog:
+                if settings.base and catalog.root() is None:
+                    settings = None
+        except (CorruptStore, OSError):
+            # Not a StoreError: what a newer ssfs left is not ours to drop.
             settings = None
         digest = self._base_digest().hex()
         if settings is not None and (settings.base, settings.base_digest) == (self.base, digest):
@@ -148,6 +151,8 @@ class Staging:
                     copy_file(b"catalog.db", source, b"catalog.db", staging, mode=0o600)
                 finally:
                     os.close(source)
+                with open_fd(b"catalog.db", os.O_RDONLY, dir_fd=staging) as copy:
+                    fsync(copy)
             # Last: a staging with a staging.toml has a whole catalog.
             settings = StagingSettings(FORMAT, self.base, self._base_digest().hex())
             write_text_file(b"staging.toml", settings, dir_fd=staging)
@@ -223,7 +228,7 @@ class Staging:
         self._place(entry, content)
         found = self._find_content(entry, source_id)
         if found is None:
-            self.missing.add(entry.id)
+            self._lose_content(entry)
             return
         fd, name = found
         beside = self._beside(entry)
@@ -232,9 +237,11 @@ class Staging:
         try:
             self._linker.link(name, fd, beside, self._fds.incoming)
         except FileNotFoundError:
-            self.missing.add(entry.id)
+            self._lose_content(entry)
             return
         self._put_in_place(entry)
+        directory = self._tree.directory(entry.parent)
+        self._remember_staged(entry, os.stat(entry.name, dir_fd=directory, follow_symlinks=False))
 
     def _find_content(self, entry: Entry, source_id: int) -> tuple[int, bytes] | None:
         """Where the content of a link source is: in the base, else in this staging."""
@@ -256,8 +263,8 @@ class Staging:
     def remove(self, entry_id: int) -> int:
         """An entry is gone, and all below it; how many that were."""
         entry = self.catalog.entry(entry_id)
-        if entry is None:
-            raise RemoteProtocolError(f"Entry {entry_id} cannot be removed: there is none")
+        if entry is None or entry_id == ROOT_ID:
+            raise RemoteProtocolError(f"Entry {entry_id} cannot be removed")
         if entry.kind in _HAS_DATA:
             fd = self._tree.directory(entry.parent)
             if entry.kind == Kind.DIRECTORY:
@@ -320,6 +327,10 @@ class Staging:
     def lack(self, entry: Entry) -> None:
         """Take the row of a file, but not its content: that was wrong."""
         self._place(entry)
+        self._lose_content(entry)
+
+    def _lose_content(self, entry: Entry) -> None:
+        """Ask for the content of a placed entry; what it had before must not be taken for it."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(entry.name, dir_fd=self._tree.directory(entry.parent))
         self.missing.add(entry.id)
@@ -364,9 +375,11 @@ class Staging:
     def _record_staged(self, entry: Entry, fd: int) -> None:
         if self._fsync_each:
             fsync(fd)
-        status = os.fstat(fd)
-        self._staged.append(StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size))
+        self._remember_staged(entry, os.fstat(fd))
         self.new_bytes += entry.size
+
+    def _remember_staged(self, entry: Entry, status: os.stat_result) -> None:
+        self._staged.append(StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size))
 
     # -- durability ------------------------------------------------------------------------------
 

@@ -344,9 +344,11 @@ class Task:
 
     def next_sequence(self) -> int:
         """The sequence number of the next version: never one that was used before."""
+        # Read again: another process may have deleted the newest version since we opened the task.
+        settings = read_text_file(b"task.toml", TaskSettings, directory=self.path)
         used = [version.id.sequence for version in list_versions(self.path)]
         used += [version.id.sequence for version in list_versions(self.path, b"trash")]
-        return max([*used, self.settings.last_sequence]) + 1
+        return max([*used, settings.last_sequence]) + 1
 
 
 def check_time_zone(name: str) -> None:

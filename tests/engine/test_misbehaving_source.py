@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.engine import comparison, content
+from ssfs.fsio import disk
 from ssfs.model.entry import Flag
+from ssfs.source import reading
 from tests.fakes.syncs import Backup, row, stored
 from tests.fakes.trees import verify_version
 
@@ -25,20 +26,18 @@ def backup(tmp_path: Path) -> Backup:
 
 
 def fail_to_open(monkeypatch: pytest.MonkeyPatch, name: bytes, number: int) -> None:
-    original = content.open_file
+    original = reading.open_file
 
     def open_file(wanted: bytes, dir_fd: int):
         if wanted == name:
             raise OSError(number, os.strerror(number))
         return original(wanted, dir_fd)
 
-    monkeypatch.setattr(content, "open_file", open_file)
+    monkeypatch.setattr("ssfs.engine.content.open_file", open_file)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
-def test_unreadable_file_keeps_its_previous_copy_flagged_stale(
-    source, backup, monkeypatch, number
-):
+def test_unreadable_file_keeps_its_previous_copy_flagged_stale(source, backup, monkeypatch, number):
     (source / "a").write_bytes(b"one")
     (source / "b").write_bytes(b"b")
     backup.sync(source)
@@ -83,7 +82,7 @@ def test_unreadable_directory_keeps_its_whole_subtree(source, backup, monkeypatc
     (source / "d" / "e").mkdir(parents=True)
     (source / "d" / "e" / "f").write_bytes(b"content")
     backup.sync(source)
-    original = comparison.open_directory
+    original = disk.open_directory
 
     def open_directory(name: bytes, **options: int):
         if name == b"e":
@@ -91,7 +90,7 @@ def test_unreadable_directory_keeps_its_whole_subtree(source, backup, monkeypatc
         return original(name, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(comparison, "open_directory", open_directory)
+        patch.setattr("ssfs.engine.comparison.open_directory", open_directory)
         result = backup.sync(source)
     assert [problem.path for problem in result.problems] == [b"d/e"]
     assert result.counts.removed == 0
@@ -130,14 +129,14 @@ def test_directory_that_vanishes_before_it_is_entered(source, backup, monkeypatc
     (source / "new").mkdir()
     (source / "old").mkdir()
     (source / "old" / "f").write_bytes(b"x")
-    original = comparison.open_directory
+    original = disk.open_directory
 
     def open_directory(name: bytes, **options: int):
         if name == b"new":
             raise FileNotFoundError(errno.ENOENT, "gone")
         return original(name, **options)
 
-    monkeypatch.setattr(comparison, "open_directory", open_directory)
+    monkeypatch.setattr("ssfs.engine.comparison.open_directory", open_directory)
     result = backup.sync(source)
     assert result.counts.entries == 3
     verify_version(backup.newest())
@@ -145,7 +144,7 @@ def test_directory_that_vanishes_before_it_is_entered(source, backup, monkeypatc
 
 def change_while_read(monkeypatch: pytest.MonkeyPatch, file: Path, times: int) -> None:
     """Let the file change after each of its first reads."""
-    original = content.is_same
+    original = reading.is_same
     left = [times]
 
     def is_same(before: os.stat_result, after: os.stat_result) -> bool:
@@ -156,7 +155,7 @@ def change_while_read(monkeypatch: pytest.MonkeyPatch, file: Path, times: int) -
             return False
         return original(before, after)
 
-    monkeypatch.setattr(content, "is_same", is_same)
+    monkeypatch.setattr("ssfs.engine.content.is_same", is_same)
 
 
 @pytest.mark.parametrize("size", [100, 500_000])
@@ -188,13 +187,13 @@ def test_file_that_never_holds_still_is_stored_as_read_and_flagged(
 
 def test_fifo_in_place_of_a_file_does_not_hang(source, backup, monkeypatch):
     (source / "a").write_bytes(b"a")
-    original = content.open_file
+    original = reading.open_file
 
     def open_file(name: bytes, dir_fd: int):
         (source / "a").unlink(missing_ok=True)
         os.mkfifo(source / "a")
         return original(name, dir_fd)
 
-    monkeypatch.setattr(content, "open_file", open_file)
+    monkeypatch.setattr("ssfs.engine.content.open_file", open_file)
     result = backup.sync(source)
     assert result.counts.entries == 1

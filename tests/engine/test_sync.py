@@ -13,9 +13,6 @@ from ssfs.model.entry import Flag
 from tests.fakes.syncs import Backup, row, stored
 from tests.fakes.trees import compare_with_version, verify_version
 
-OLD_NS = 1_000_000_000 * 10**9
-"""An mtime long ago. ctime cannot be set, so tests that need a settled one wait for none: `settle`."""
-
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
@@ -29,7 +26,7 @@ def backup(tmp_path: Path) -> Backup:
     return Backup(tmp_path / "store")
 
 
-def settle(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trust times at once, as if every change were more than two seconds old."""
     monkeypatch.setattr("ssfs.engine.plan.RACY_S", -(10**6))
 
@@ -40,7 +37,7 @@ def check(backup: Backup, source: Path) -> None:
 
 
 def test_second_sync_of_an_unchanged_tree_reads_and_sends_nothing(source, backup, monkeypatch):
-    settle(backup, monkeypatch)
+    settle(monkeypatch)
     for number in range(300):
         (source / f"f{number}").write_bytes(os.urandom(number))
     backup.sync(source)
@@ -50,9 +47,7 @@ def test_second_sync_of_an_unchanged_tree_reads_and_sends_nothing(source, backup
     assert counts.bytes_sent < 1000
     assert counts.new_bytes == 0
     first, newest = backup.versions()
-    assert all(
-        stored(first, f"f{n}").st_ino == stored(newest, f"f{n}").st_ino for n in range(300)
-    )
+    assert all(stored(first, f"f{n}").st_ino == stored(newest, f"f{n}").st_ino for n in range(300))
     check(backup, source)
 
 
@@ -70,7 +65,7 @@ def test_fresh_file_is_read_again_because_its_times_prove_nothing(source, backup
 
 
 def test_renamed_directory_is_one_row_and_nothing_read(source, backup, monkeypatch):
-    settle(backup, monkeypatch)
+    settle(monkeypatch)
     (source / "old").mkdir()
     for number in range(1000):
         (source / "old" / f"{number}").write_bytes(b"%d" % number)
@@ -222,7 +217,7 @@ def test_many_deltas_wait_for_their_signatures_together(source, backup):
 
 
 def test_lost_cache_costs_one_catalog_and_nothing_else(source, backup, monkeypatch, tmp_path):
-    settle(backup, monkeypatch)
+    settle(monkeypatch)
     for number in range(2500):
         (source / f"{number}").write_bytes(b"%d" % number)
     backup.sync(source)

@@ -35,17 +35,23 @@ class Backup:
         self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
         self.errors: list[BaseException] = []
 
-    def sync(self, source: Path, *, task: str = "task", **options: object) -> SyncResult:
+    def sync(
+        self,
+        source: Path,
+        *,
+        task: str = "task",
+        dry_run: bool = False,
+        patterns: tuple[str, ...] = (),
+        caches: bool = False,
+    ) -> SyncResult:
         """One sync; raises what the sender raises."""
-        dry_run = bool(options.pop("dry_run", False))
-        identity = str(options.pop("source_identity", source))
         request = SyncRequest(
             source=os.fsencode(source),
             point="main",
             task=task,
             client="client",
-            source_identity=identity,
-            exclude=ExcludeOptions(**options),
+            source_identity=str(source),
+            exclude=ExcludeOptions(patterns=patterns, caches=caches),
             dry_run=dry_run,
         )
         ours, theirs = socket.socketpair()
@@ -65,7 +71,7 @@ class Backup:
                 serve_backup(channel, Store.open(self.store.path), self.clock)
         except ConnectionLost:
             pass  # as in a server: the client says why
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised by `sync`
             self.errors.append(error)
 
     def task(self, name: str = "task") -> Task:

@@ -482,6 +482,12 @@ def _data_wrong(stored: bytes, where: bytes, entry: Entry, status: os.stat_resul
 # -- reading --------------------------------------------------------------------------------------
 
 
+def entries_by_path(version: Version | Path) -> Found:
+    """The rows of a version's catalog, by path."""
+    with _catalog(_path_of(version)) as database:
+        return _entries_by_path(database)
+
+
 def tree_inodes(version: Version | Path) -> dict[bytes, int]:
     """Inode numbers of the files in tree/, by path."""
     tree = os.path.join(_path_of(version), b"tree")

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ssfs.mount.mountpoint import find_mount
@@ -33,16 +33,15 @@ def command(
     target: Store | Point | Task, mountpoint: Path, options: str, *, foreground: bool
 ) -> list[str]:
     """The command line of a process that mounts."""
-    match target:
-        case Store():
-            names = (target.path, "", "")
-        case Point():
-            names = (target.store.path, target.name, "")
-        case Task():
-            names = (target.point.store.path, target.point.name, target.name)
+    point = target.point if isinstance(target, Task) else target
+    store = point.store if isinstance(point, Point) else point
+    names = [
+        os.fsdecode(store.path),
+        point.name if isinstance(point, Point) else "",
+        target.name if isinstance(target, Task) else "",
+    ]
     how = "foreground" if foreground else "background"
-    store = os.fsdecode(names[0])
-    return [sys.executable, "-c", _SERVE, store, *names[1:], str(mountpoint), options, how]
+    return [sys.executable, "-c", _SERVE, *names, str(mountpoint), options, how]
 
 
 def start(target: Store | Point | Task, mountpoint: Path, options: str = "") -> subprocess.Popen:
@@ -68,6 +67,15 @@ def wait_until(condition, timeout_s: float = 20.0) -> float:
         assert time.monotonic() - begun < timeout_s, "It did not happen"
         time.sleep(0.005)
     return time.monotonic() - begun
+
+
+def errno_of(attempt: Callable[[], object]) -> int:
+    """How something fails that must fail."""
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno or 0
+    raise AssertionError("It did not fail")
 
 
 def end(mountpoint: Path, process: subprocess.Popen | None = None) -> None:

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import blake3
 
@@ -37,13 +38,13 @@ def add_task(store: Store, point: str = "main", task: str = "docs") -> Task:
     return store.create_point(point).claim_task(task, "client", f"/{task}", SystemClock())
 
 
-def entry(entry_id: int, parent: int, name: bytes, kind: Kind, **fields: object) -> Entry:
+def entry(entry_id: int, parent: int, name: bytes, kind: Kind, **fields: Any) -> Entry:
     """A row; what is not given is nothing special."""
     row = Entry(entry_id, parent, name, int(kind), 0o644, *(0,) * 5, b"", b"", *(0,) * 5)
     return row._replace(**fields)
 
 
-def directory(entry_id: int, parent: int, name: bytes, **fields: object) -> Entry:
+def directory(entry_id: int, parent: int, name: bytes, **fields: Any) -> Entry:
     return entry(entry_id, parent, name, Kind.DIRECTORY, **{"mode": 0o755, **fields})
 
 
@@ -130,9 +131,9 @@ def add_version(
         root or RootMetadata(top.mode, top.uid, top.gid, "root", "root", top.mtime_s, top.mtime_ns),
     )
     (staging / "version.toml").write_bytes(encode_record(record))
-    path = Path(os.fsdecode(task.path)) / "versions" / str(version_id)
-    staging.rename(path)
-    return Version(version_id, os.fsencode(path))
+    committed = staging.parent / "versions" / str(version_id)
+    staging.rename(committed)
+    return Version(version_id, os.fsencode(committed))
 
 
 def names_of(task: Task) -> list[str]:
@@ -140,11 +141,13 @@ def names_of(task: Task) -> list[str]:
 
 
 def _copy(row: Entry, source: bytes, target: bytes) -> None:
-    match row.kind:
+    match Kind(row.kind):
         case Kind.DIRECTORY:
             os.mkdir(target, 0o700)
         case Kind.SYMLINK:
             os.symlink(row.target, target)
+        case Kind.FIFO | Kind.CHARACTER_DEVICE | Kind.BLOCK_DEVICE:
+            pass
         case Kind.FILE:
             Path(os.fsdecode(target)).write_bytes(Path(os.fsdecode(source)).read_bytes())
             os.chmod(target, 0o400)
@@ -159,3 +162,19 @@ def expire(task: Task, version: Version) -> None:
 def collect(task: Task) -> int:
     """Delete what nobody reads; how many versions went."""
     return empty_trash(task.path)
+
+
+class HandClock:
+    """Seconds pass when a test says so; the time of day is the machine's, as that of its files is."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC)
+
+    def monotonic_s(self) -> float:
+        return self.seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds

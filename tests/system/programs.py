@@ -45,7 +45,12 @@ def run(*command: str | Path) -> str:
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
-    assert done.returncode == 0, (command, done.returncode, done.stdout[-2000:], done.stderr[-2000:])
+    assert done.returncode == 0, (
+        command,
+        done.returncode,
+        done.stdout[-2000:],
+        done.stderr[-2000:],
+    )
     return done.stdout
 
 

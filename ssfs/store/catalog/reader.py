@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
-from ssfs.store.catalog.schema import SELECT_ENTRY, check_version, connect
+from ssfs.store.catalog.schema import READ_ERRORS, SELECT_ENTRY, check_version, connect
 
 _CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
 _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
@@ -52,7 +52,7 @@ class CatalogReader:
             yield from map(Entry._make, self._database.execute(query, values))
         except OverflowError:
             return  # asked for a number that no row can hold
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def _first(self, query: str, values: tuple[object, ...]) -> Entry | None:
@@ -64,7 +64,7 @@ class CatalogReader:
             rows = self._database.execute(query, values).fetchall()
         except OverflowError:
             return None
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         if not rows:
             return None
@@ -133,7 +133,7 @@ class CatalogReader:
         """What the source called its users and groups."""
         try:
             rows = self._database.execute("SELECT kind, number, name FROM principal").fetchall()
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         return [Principal._make(row) for row in rows]
 

@@ -70,11 +70,15 @@ CREATE INDEX entry_content ON entry (size, digest) WHERE kind = {Kind.FILE:d} AN
 """
 
 STAGED_TABLE = """
--- Staging only: the data files received up to the last checkpoint, as the store's file system knows them.
+-- Staging only: the data files received, or linked under another id than their source has in the base,
+-- up to the last checkpoint, as the store's file system knows them.
 CREATE TABLE IF NOT EXISTS staged (
   id INTEGER PRIMARY KEY, ino INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, size INTEGER NOT NULL
 );
 """
+
+READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a damaged catalog raises; the second where SQLite's message quotes the damage."""
 
 COLUMNS = ", ".join(Entry._fields)
 PARKED = -1
@@ -112,7 +116,7 @@ def check_version(database: sqlite3.Connection, path: bytes) -> None:
     try:
         (application_id,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         raise CorruptStore(f"Catalog cannot be read ({error})", path=path) from error
     if (application_id, version) != (APPLICATION_ID, CATALOG_VERSION):
         raise CorruptStore("Not a catalog of this format", path=path)

@@ -333,7 +333,7 @@ class CatalogWriter(CatalogReader):
             self._database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
             self._database.execute("COMMIT")
             self._database.execute("BEGIN")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError) as error:
             raise write_error(error, self.path) from error
 
     def create_search_indexes(self) -> None:
