@@ -148,16 +148,16 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return ExitCode.USAGE
     except click.ClickException as error:
-        complain(_usage_text(error))
+        complain(_usage_text(error, arguments))
         return ExitCode.USAGE
     return outcome if isinstance(outcome, int) else ExitCode.DONE
 
 
-def _usage_text(error: click.ClickException) -> str:
+def _usage_text(error: click.ClickException, arguments: list[str]) -> str:
     """What is wrong with the command line, in one line."""
-    text = " ".join(error.format_message().split())
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{text} (see `{context.command_path} --help`)" if context else text
+    text = " ".join(error.format_message().split()).rstrip(".")
+    command = f"ssfs {arguments[0]}" if arguments[0] in COMMANDS else "ssfs"
+    return f"{text} (see `{command} --help`)"
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

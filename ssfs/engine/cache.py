@@ -126,8 +126,9 @@ class TaskCache:
         writer.create_search_indexes()
         return writer
 
-    def keep_working(self, catalog: CatalogWriter, digest: bytes) -> None:
+    def keep_working(self, catalog: CatalogWriter) -> None:
         """The working catalog is a committed version's now: keep it, and no other."""
+        digest = catalog.logical_digest()
         self.keep(catalog, self._working, digest)
         name = digest.hex().encode() + b".db"
         for other in os.listdir(self._fd):

@@ -1,6 +1,8 @@
 """The client's side of a sync. Read `send_version` beside SYNC.md: the steps S1..S9 are its."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import TypeVar
 
 import msgspec
 import zstandard
@@ -20,7 +22,6 @@ from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     PROTOCOL_VERSION,
     CatalogBatch,
-    CatalogEnd,
     CatalogRows,
     CheckpointDone,
     Committed,
@@ -38,6 +39,8 @@ from ssfs.protocol.messages import (
 from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
+
+T = TypeVar("T")
 
 _MAX_NEEDS = 5
 """How often a server may ask for content again before something is badly wrong."""
@@ -91,60 +94,33 @@ def send_version(
         StoreError: The server's store cannot take it (as the server said).
         ConfigError: The cache cannot be used, or the server found the request wrong.
     """
-    try:
-        return _send_version(channel, request, cache_root, monitor, clock)
-    except ConnectionLost:
-        # Who refuses says why and closes, while we may be in the middle of a file.
-        refused = _last_word(channel)
-        if refused is not None:
-            raise_refused(refused)
-        raise
-
-
-def _send_version(
-    channel: Channel, request: SyncRequest, cache_root: bytes, monitor: Monitor, clock: Clock
-) -> SyncResult:
     started = clock.monotonic_s()
-    source = Source(request.source, request.skip)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_hearing_refusals(channel))
+        source = stack.enter_context(contextlib.closing(Source(request.source, request.skip)))
         opened = _open_task(channel, request)  # S1, S2
-        with open_cache(cache_root, opened.task_id) as cache:
-            compared = _compared_catalog(channel, cache, opened)  # S3
-            working = cache.begin_working(compared)
-            outgoing = Outgoing(None if request.dry_run else channel, working, clock)
-            try:
-                working.set_next_id(opened.next_id)
-                comparison = Comparison(
-                    source,
-                    Catalogs(compared, working),
-                    outgoing,
-                    Excluder(request.exclude),
-                    monitor,
-                    clock,
-                )
-                monitor.expect(opened.expected_entries, opened.expected_bytes)
-                try:
-                    comparison.run(dry_run=request.dry_run)  # S4 to S6
-                finally:
-                    comparison.close()
-                if request.dry_run:
-                    channel.send(Leave())
-                    return _result(comparison, working, clock.monotonic_s() - started)
-                monitor.phase("committing")
-                committed = _finish(channel, comparison, outgoing, working)  # S7, S8
-                compared.close()
-                digest = working.logical_digest()
-                counts = _final_counts(comparison, working, channel)
-                cache.keep_working(working, digest)  # S9
-                expired = _hear(channel)
-            finally:
-                outgoing.close()
-                working.close()
-                compared.close()
-    finally:
-        source.close()
-    if not isinstance(expired, Expired):
-        raise InternalError(f"{type(expired).__name__} instead of Expired")
+        cache = stack.enter_context(open_cache(cache_root, opened.task_id))
+        compared = stack.enter_context(_compared_catalog(channel, cache, opened))  # S3
+        working = stack.enter_context(cache.begin_working(compared))
+        working.set_next_id(opened.next_id)
+        wire = None if request.dry_run else channel
+        outgoing = stack.enter_context(contextlib.closing(Outgoing(wire, working, clock)))
+        comparison = Comparison(
+            source, Catalogs(compared, working), outgoing, Excluder(request.exclude), monitor, clock
+        )
+        stack.enter_context(contextlib.closing(comparison))
+        monitor.expect(opened.expected_entries, opened.expected_bytes)
+        comparison.run(dry_run=request.dry_run)  # S4 to S6
+        if request.dry_run:
+            channel.send(Leave())
+            counts = _final_counts(comparison, working, channel)
+            seconds = clock.monotonic_s() - started
+            return SyncResult("", "", counts, seconds, comparison.problems, [], "")
+        monitor.phase("committing")
+        committed = _finish(channel, comparison, outgoing, working)  # S7, S8
+        cache.keep_working(working)  # S9
+        expired = _hear(channel, Expired)
+        counts = _final_counts(comparison, working, channel)
     return SyncResult(
         version=committed.version,
         mount_name=committed.mount_name,
@@ -156,11 +132,25 @@ def _send_version(
     )
 
 
+@contextlib.contextmanager
+def _hearing_refusals(channel: Channel) -> Iterator[None]:
+    """When the server is gone, say what it said last: who refuses says why and closes."""
+    try:
+        yield
+    except ConnectionLost:
+        last: Message | None = None
+        with contextlib.suppress(PeerError):
+            while not isinstance(last, Refused):
+                last = channel.receive()
+        if isinstance(last, Refused):
+            raise_refused(last)
+        raise
+
+
 def _open_task(channel: Channel, request: SyncRequest) -> Opened:
     """Greet, and ask for the task."""
     channel.send(Hello(PROTOCOL_VERSION, __version__))
-    hello = _hear(channel)
-    if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
+    if _hear(channel, Hello).protocol != PROTOCOL_VERSION:
         raise PeerError(
             "The server speaks another protocol version", remedy="use the same ssfs at both ends"
         )
@@ -173,10 +163,7 @@ def _open_task(channel: Channel, request: SyncRequest) -> Opened:
             request.dry_run,
         )
     )
-    opened = _hear(channel)
-    if not isinstance(opened, Opened):
-        raise InternalError(f"{type(opened).__name__} instead of Opened")
-    return opened
+    return _hear(channel, Opened)
 
 
 def _compared_catalog(channel: Channel, cache: TaskCache, opened: Opened) -> CatalogReader:
@@ -199,21 +186,15 @@ def _compared_catalog(channel: Channel, cache: TaskCache, opened: Opened) -> Cat
 
 def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
     decoder = msgspec.msgpack.Decoder(CatalogBatch)
-    while True:
-        match _hear(channel):
-            case CatalogRows(compressed):
-                try:
-                    rows = zstandard.ZstdDecompressor().decompress(
-                        compressed, max_output_size=_MAX_BATCH_BYTES
-                    )
-                    batch = decoder.decode(rows)
-                except (zstandard.ZstdError, msgspec.DecodeError) as error:
-                    raise RemoteProtocolError("The server sent damaged catalog rows") from error
-                catalog.load(batch.entries, batch.principals)
-            case CatalogEnd():
-                return
-            case other:
-                raise InternalError(f"{type(other).__name__} between catalog rows")
+    while isinstance(message := _hear_any(channel), CatalogRows):
+        try:
+            rows = zstandard.ZstdDecompressor().decompress(
+                message.compressed, max_output_size=_MAX_BATCH_BYTES
+            )
+            batch = decoder.decode(rows)
+        except (zstandard.ZstdError, msgspec.DecodeError) as error:
+            raise RemoteProtocolError("The server sent damaged catalog rows") from error
+        catalog.load(batch.entries, batch.principals)
 
 
 def _finish(
@@ -226,14 +207,11 @@ def _finish(
         counts = _final_counts(comparison, working, channel)
         working.checkpoint()
         channel.send(Finish(working.logical_digest(), counts))
-        match _hear(channel):
-            case Committed() as committed:
-                return committed
-            case Need(ids):
-                for entry_id in ids:
-                    comparison.resend(entry_id)
-            case other:
-                raise InternalError(f"{type(other).__name__} after Finish")
+        answer = _hear_any(channel)
+        if not isinstance(answer, Need):
+            return _expect(answer, Committed)
+        for entry_id in answer.ids:
+            comparison.resend(entry_id)
     raise PeerError("The server keeps asking for the same content", remedy="check both disks")
 
 
@@ -247,7 +225,12 @@ def _final_counts(comparison: Comparison, working: CatalogWriter, channel: Chann
     )
 
 
-def _hear(channel: Channel) -> Message:
+def _hear(channel: Channel, wanted: type[T]) -> T:
+    """The next message that is no late answer; it is of this type."""
+    return _expect(_hear_any(channel), wanted)
+
+
+def _hear_any(channel: Channel) -> Message:
     """The next message that is no late answer; a refusal is raised."""
     while True:
         match channel.receive():
@@ -259,19 +242,8 @@ def _hear(channel: Channel) -> Message:
                 return message
 
 
-def _last_word(channel: Channel) -> Refused | None:
-    """The refusal with which a server ended the session; None if it just went away."""
-    with contextlib.suppress(PeerError):
-        while True:
-            message = channel.receive()
-            if isinstance(message, Refused):
-                return message
-    return None
-
-
-def _result(comparison: Comparison, working: CatalogWriter, seconds: float) -> SyncResult:
-    """What a dry run found."""
-    counts = msgspec.structs.replace(
-        comparison.counts, entries=working.counter("entries"), bytes=working.counter("bytes")
-    )
-    return SyncResult("", "", counts, seconds, comparison.problems, [], "")
+def _expect(message: Message, wanted: type[T]) -> T:
+    """The message, which the table of states has let through because it is of this type."""
+    if not isinstance(message, wanted):
+        raise InternalError(f"{type(message).__name__} instead of {wanted.__name__}")
+    return message

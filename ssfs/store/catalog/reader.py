@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
@@ -150,7 +150,7 @@ class CatalogReader:
         """Close it."""
         self._database.close()
 
-    def __enter__(self) -> "CatalogReader":
+    def __enter__(self) -> Self:
         """Use as a context manager."""
         return self
 
