@@ -1,0 +1,285 @@
+"""A tree and its catalog, changed together.
+
+The tree always is what the catalog says, but for the files in `missing`. Content is never trusted unverified: every file's digest is
+computed here before it counts. Names and ids come from a peer: the catalog checks them, and every open goes
+through directory descriptors (`ssfs.store.tree`). Nothing here is durable before `ssfs.store.staging` makes it so.
+"""
+
+import contextlib
+import os
+
+import blake3
+
+from ssfs.errors import RemoteProtocolError
+from ssfs.fsio.disk import fsync, remove_tree, rename, write_all
+from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.store.catalog.schema import PARKED
+from ssfs.store.catalog.writer import CatalogWriter, Placement
+from ssfs.store.clone import Base, Linker, StagedFile, entry_content
+from ssfs.store.incoming import IncomingFile
+from ssfs.store.tree import Tree
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HAS_DATA = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK)
+_DIGEST_BYTES = 32
+
+
+class StagedTree:
+    """The changes of a sync, applied in the order the client sends them.
+
+    Attributes:
+        catalog: What the version will hold.
+        missing: Ids of files whose content the store does not have; the client is asked for them.
+        new_bytes: Content bytes stored.
+    """
+
+    def __init__(
+        self,
+        catalog: CatalogWriter,
+        tree: Tree,
+        base: Base | None,
+        incoming: int,
+        *,
+        fsync_each: bool,
+    ) -> None:
+        """Change `tree` and `catalog`; everything stays the caller's.
+
+        Args:
+            catalog: What the tree is.
+            tree: The directories of the version being made.
+            base: The version it began as, for link sources and bases.
+            incoming: Descriptor of the directory in which files are made before they are renamed.
+            fsync_each: Whether each file must be synced by itself.
+        """
+        self.catalog = catalog
+        self.missing: set[int] = set()
+        self.new_bytes = 0
+        self._tree = tree
+        self._base = base
+        self._incoming = incoming
+        self._linker = Linker(incoming)
+        self._fsync_each = fsync_each
+        self._staged: list[StagedFile] = []
+
+    @property
+    def fresh_copies(self) -> int:
+        """Copies made where no further hard link was possible."""
+        return self._linker.fresh_copies
+
+    def keep(self, entry: Entry) -> None:
+        """New metadata or another place for an entry whose content stays."""
+        old = self.catalog.entry(entry.id)
+        if old is None or entry_content(old) != entry_content(entry) or old.target != entry.target:
+            raise RemoteProtocolError(f"Entry {entry.id} cannot be kept: it is not what it was")
+        self._place(entry)
+
+    def make(self, entry: Entry) -> None:
+        """A directory, symlink or special file: everything about it is in the row."""
+        if entry.kind == Kind.FILE or entry.size or entry.digest:
+            raise RemoteProtocolError(f"Entry {entry.id} is a file and has no content")
+        old = self._place(entry).old
+        if entry.kind == Kind.DIRECTORY:
+            if old is None and entry.id != 1:
+                os.mkdir(entry.name, 0o700, dir_fd=self._tree.directory(entry.parent))
+        elif entry.kind == Kind.SYMLINK:
+            name = self._beside(entry)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._incoming)
+            os.symlink(entry.target, name, dir_fd=self._incoming)
+            self._put_in_place(entry)
+
+    def store(self, entry: Entry, content: bytes) -> None:
+        """A small file with its content; what does not match its digest is asked for again."""
+        _check_file(entry)
+        if len(content) != entry.size or blake3.blake3(content).digest() != entry.digest:
+            self.lack(entry)
+            return
+        is_new = self._place(entry, self.catalog.take_content()).old is None
+        if is_new:
+            name, fd = entry.name, self._tree.directory(entry.parent)
+        else:
+            name, fd = self._beside(entry), self._incoming
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=fd)
+        file = os.open(name, _CREATE, 0o400, dir_fd=fd)
+        try:
+            write_all(file, content)
+            self._record_staged(entry, file)
+        finally:
+            os.close(file)
+        if not is_new:
+            self._put_in_place(entry)
+
+    def link(self, entry: Entry, source_id: int) -> None:
+        """A file whose content another entry of the compared catalog has."""
+        _check_file(entry)
+        content = self.catalog.content_of(source_id)
+        self._place(entry, content)
+        found = self._find_content(entry, source_id)
+        if found is None:
+            self._lose_content(entry)
+            return
+        fd, name = found
+        beside = self._beside(entry)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=self._incoming)
+        try:
+            self._linker.link(name, fd, beside, self._incoming)
+        except FileNotFoundError:
+            self._lose_content(entry)
+            return
+        self._put_in_place(entry)
+        directory = self._tree.directory(entry.parent)
+        self._remember_staged(entry, os.stat(entry.name, dir_fd=directory, follow_symlinks=False))
+
+    def _find_content(self, entry: Entry, source_id: int) -> tuple[int, bytes] | None:
+        """Where the content of a link source is: in the base, else in this staging."""
+        trees = [(self._base.catalog, self._base.tree)] if self._base else []
+        if source_id not in self.missing:
+            trees.append((self.catalog, self._tree))
+        for catalog, tree in trees:
+            row = catalog.entry(source_id)
+            if row is not None and entry_content(row) == entry_content(entry):
+                if row.id == entry.id and catalog is self.catalog:
+                    return None
+                with contextlib.suppress(OSError):
+                    fd = tree.directory(row.parent)
+                    status = os.stat(row.name, dir_fd=fd, follow_symlinks=False)
+                    if status.st_size == row.size:
+                        return fd, row.name
+        return None
+
+    def remove(self, entry_id: int) -> int:
+        """An entry is gone, and all below it; how many that were."""
+        entry = self.catalog.entry(entry_id)
+        if entry is None or entry_id == ROOT_ID:
+            raise RemoteProtocolError(f"Entry {entry_id} cannot be removed")
+        if entry.kind in _HAS_DATA:
+            fd = self._tree.directory(entry.parent)
+            if entry.kind == Kind.DIRECTORY:
+                fd = os.dup(fd)
+                self._tree.forget()
+                try:
+                    remove_tree(entry.name, dir_fd=fd)
+                finally:
+                    os.close(fd)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry.name, dir_fd=fd)
+        self.missing.discard(entry_id)
+        return self.catalog.remove(entry_id)
+
+    def name(self, principal: Principal) -> None:
+        """What the source calls a user or group."""
+        self.catalog.name(principal)
+
+    # -- large files -----------------------------------------------------------------------------
+
+    def open_basis(self, entry_id: int) -> int | None:
+        """A descriptor of the content an id has in the base, else here; None if there is none.
+
+        The base first: it cannot change between a signature and the patch that goes with it.
+        """
+        trees = [(self._base.catalog, self._base.tree)] if self._base else []
+        if entry_id not in self.missing:
+            trees.append((self.catalog, self._tree))
+        for catalog, tree in trees:
+            entry = catalog.entry(entry_id)
+            if entry is not None and entry.kind == Kind.FILE:
+                with contextlib.suppress(OSError):
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                    return os.open(entry.name, flags, dir_fd=tree.directory(entry.parent))
+        return None
+
+    def begin_file(self, entry_id: int, basis_id: int) -> IncomingFile:
+        """Begin to receive a large file; the caller finishes or closes it."""
+        basis = self.open_basis(basis_id) if basis_id else None
+        if basis_id and basis is None:
+            raise RemoteProtocolError(f"Entry {basis_id} is no basis")
+        return IncomingFile(entry_id, self._incoming, basis)
+
+    def finish_file(self, file: IncomingFile, entry: Entry) -> None:
+        """Put a received file in place if it is what its row says, else ask for it again."""
+        _check_file(entry)
+        with file:
+            if entry.id != file.entry_id:
+                raise RemoteProtocolError(f"Entry {entry.id} ends the file of {file.entry_id}")
+            is_whole = (file.size, file.digest()) == (entry.size, entry.digest)
+            if is_whole:
+                self._record_staged(entry, file.fd)
+        if not is_whole:
+            self.lack(entry)
+            return
+        self._place(entry, self.catalog.take_content())
+        self._put_in_place(entry)
+
+    def lack(self, entry: Entry) -> None:
+        """Take the row of a file, but not its content: that was wrong."""
+        self._place(entry)
+        self._lose_content(entry)
+
+    def _lose_content(self, entry: Entry) -> None:
+        """Ask for the content of a placed entry; what it had before must not be taken for it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(entry.name, dir_fd=self._tree.directory(entry.parent))
+        self.missing.add(entry.id)
+
+    # -- placing -----------------------------------------------------------------------------
+
+    def _place(self, entry: Entry, content: int = 0) -> Placement:
+        """Put the row into the catalog, and move in the tree what that moves."""
+        placement = self.catalog.put(entry, content)
+        old, parked = placement
+        if parked is not None:
+            self._move(parked, PARKED, b"%d" % parked.id)
+        if old is not None and (old.parent, old.name) != (entry.parent, entry.name):
+            self._move(old, entry.parent, entry.name)
+        return placement
+
+    def _move(self, entry: Entry, parent: int, name: bytes) -> None:
+        if entry.kind not in _HAS_DATA:
+            return
+        # A duplicate: looking the second directory up may close the first one's descriptor.
+        source = os.dup(self._tree.directory(entry.parent))
+        try:
+            rename(entry.name, source, name, self._tree.directory(parent))
+        except FileNotFoundError:
+            if entry.id not in self.missing:
+                raise
+        finally:
+            os.close(source)
+
+    def _beside(self, entry: Entry) -> bytes:
+        return b"%d" % entry.id
+
+    def _put_in_place(self, entry: Entry) -> None:
+        """Rename what was made in incoming/ over the entry's place."""
+        beside = self._beside(entry)
+        rename(beside, self._incoming, entry.name, self._tree.directory(entry.parent))
+        # rename() does nothing at all when both names are links of one inode already.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside, dir_fd=self._incoming)
+        self.missing.discard(entry.id)
+
+    def _record_staged(self, entry: Entry, fd: int) -> None:
+        if self._fsync_each:
+            fsync(fd)
+        self._remember_staged(entry, os.fstat(fd))
+        self.new_bytes += entry.size
+
+    def _remember_staged(self, entry: Entry, status: os.stat_result) -> None:
+        self._staged.append(StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size))
+
+    def wanted(self) -> list[int]:
+        """The missing files that are still part of the version, by id."""
+        self.missing = {
+            entry_id
+            for entry_id in self.missing
+            if (entry := self.catalog.entry(entry_id)) is not None and entry.kind == Kind.FILE
+        }
+        return sorted(self.missing)
+
+
+def _check_file(entry: Entry) -> None:
+    if entry.kind != Kind.FILE or entry.size < 0 or len(entry.digest) != _DIGEST_BYTES:
+        raise RemoteProtocolError(f"Entry {entry.id} is no file that can have content")
