@@ -140,7 +140,7 @@ def main() -> int:
 
 def _run(arguments: list[str]) -> int:
     try:
-        with ssfs.make_context("ssfs", arguments) as context:
+        with ssfs.make_context("ssfs", list(arguments)) as context:
             outcome: object = ssfs.invoke(context)
     except click.exceptions.Exit as done:  # --help and --version
         return done.exit_code

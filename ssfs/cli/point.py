@@ -3,7 +3,7 @@
 import click
 import msgspec
 
-from ssfs.cli.asking import agrees
+from ssfs.cli.asking import agrees, will_ask
 from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import DEFAULT_POINT, Location, parse_location
 from ssfs.cli.options import (
@@ -26,6 +26,8 @@ from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.policy import Policy
 from ssfs.store.store import Point, Store
+
+_NAMED = 10
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -92,11 +94,11 @@ def point(
         losses = _losses(found, policy) if policy != before else []
     if policy != before:
         store.become_owner()
-        if losses:
+        if not quiet or will_ask(yes=yes):
             _name(losses, verbose=verbose)
-            question = f"Set the policy of {found.name!r} to {policy_text(policy)}?"
-            if not agrees(question, yes=yes):
-                return ExitCode.INTERRUPTED
+        question = f"Set the policy of {found.name!r} to {policy_text(policy)}?"
+        if losses and not agrees(question, yes=yes):
+            return ExitCode.INTERRUPTED
         with store_errors(place.store):
             found.set_policy(policy)
     if as_json:
@@ -129,14 +131,12 @@ def _losses(found: Point, policy: Policy) -> list[Loss]:
     return losses
 
 
-_NAMED = 10
-
-
 def _name(losses: list[Loss], *, verbose: bool) -> None:
-    for task, versions in ((loss.task, loss.versions) for loss in losses):
-        shown = versions if verbose else versions[:_NAMED]
-        more = "" if len(shown) == len(versions) else f" and {len(versions) - len(shown):,} more"
+    for loss in losses:
+        count = len(loss.versions)
+        shown = loss.versions if verbose else loss.versions[:_NAMED]
+        more = f" and {count - len(shown):,} more" if count > len(shown) else ""
         complain(
-            f"Task {task!r}: {counted(len(versions), 'version')} will go at the next expiry: "
+            f"Task {loss.task!r}: {counted(count, 'version')} will go at the next expiry: "
             f"{', '.join(shown)}{more}"
         )

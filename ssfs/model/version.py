@@ -40,7 +40,9 @@ def parse_version_id(text: str) -> VersionId | None:
     if match is None:
         return None
     try:
-        time = datetime.datetime.strptime(match[2], _TIME_FORMAT).replace(tzinfo=datetime.UTC)
+        # Not strptime: it imports a module when first called, which a process that has become the
+        # store's owner may not be allowed to read any more.
+        time = datetime.datetime.fromisoformat(match[2])
     except ValueError:
         return None
     version_id = VersionId(int(match[1]), time)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ssfs.errors import ConnectionLost
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import FileDelta, FileRaw, Message, Refused, SignaturePart
-from ssfs.protocol.states import Role
+from ssfs.protocol.states import Role, State
 
 _RECEIVE_BYTES = 1 << 20
 
@@ -49,6 +49,7 @@ class Channel:
         """
         if self._is_refused:
             raise ConnectionLost("The other end ended the session")
+        self._check_not_ended()
         buffers = [memoryview(buffer) for buffer in self._connection.send(message)]
         while buffers:
             try:
@@ -72,6 +73,12 @@ class Channel:
         ready = self._poll.poll()
         if self._reads_while_sending and any(event & select.POLLIN for _, event in ready):
             self._take_in()
+            self._check_not_ended()
+
+    def _check_not_ended(self) -> None:
+        """Nobody listens any more once the peer has said its last word, which is still unheard."""
+        if self._inbox and self._connection.state is State.CLOSED:
+            raise ConnectionLost("The other end ended the session")
 
     def _take_in(self) -> None:
         """Read once what is there and keep the messages."""

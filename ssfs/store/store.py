@@ -144,8 +144,14 @@ class Store:
     def points(self) -> list["Point"]:
         """The sync points, by name."""
         with store_errors(self.path):
-            names = sorted(os.listdir(os.path.join(self.path, b"points")))
-        return [self.point(os.fsdecode(name)) for name in names if not name.startswith(b".")]
+            directory = os.path.join(self.path, b"points")
+            names = sorted(os.listdir(directory))
+        # Its text file comes last: a directory without one is just being made, or half-made.
+        return [
+            self.point(os.fsdecode(name))
+            for name in names
+            if os.path.exists(os.path.join(directory, name, b"point.toml"))
+        ]
 
     def point(self, name: str) -> "Point":
         """A sync point.

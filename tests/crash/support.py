@@ -17,7 +17,14 @@ from pathlib import Path
 from ssfs.model.policy import Policy
 from ssfs.store.store import Store, Task
 from ssfs.store.version import Version
-from tests.fakes.trees import SourceImage, compare_with_version, remember, verify_version
+from tests.fakes.trees import (
+    SourceImage,
+    compare_with_version,
+    entries_by_path,
+    remember,
+    tree_inodes,
+    verify_version,
+)
 
 HANG_S = 60
 """No run here takes that long: one that does waits for a process that is dead."""
@@ -138,6 +145,8 @@ class Rig:
         assert str(newest.id) == summary["version"]
         verify_version(newest)
         compare_with_version(image, newest)
+        if len(self.versions()) > 1:
+            check_continuity(self.versions()[-2], newest)
         assert not (self.task_path / "staging").exists()
         assert list((self.task_path / "trash").iterdir()) == []
         return summary
@@ -192,6 +201,22 @@ class Rig:
             image = self.acknowledged.get(str(version.id), now)
             assert image is not None, f"nobody asked for {version.id}"
             compare_with_version(image, version)
+
+
+def check_continuity(older: Version, newer: Version) -> None:
+    """What stayed in the source is the same entry and the same inode in two following versions.
+
+    Raises:
+        AssertionError: It is not; a sync that started from nothing makes it so.
+    """
+    before, after = entries_by_path(older), entries_by_path(newer)
+    inodes_before, inodes_after = tree_inodes(older), tree_inodes(newer)
+    for path in before.keys() & after.keys():
+        was, is_now = before[path], after[path]
+        if (was.kind, was.ino) == (is_now.kind, is_now.ino):
+            assert was.id == is_now.id, f"{path!r}: id {was.id} has become {is_now.id}"
+        if was.id == is_now.id and (was.size, was.digest) == (is_now.size, is_now.digest):
+            assert inodes_before.get(path) == inodes_after.get(path), f"{path!r} was stored again"
 
 
 def fork_of(pid: int) -> int:

@@ -1,7 +1,7 @@
 """kill -9 just before every Nth disk call of one name, for N = 1, 2, 3... until nothing is killed any more.
 
-What is killed: the sender or the receiver of a first sync, and of a sync with a base, its commit and its
-expiry; and `expire` and `delete`. The processes are traced one at a time, so that each call of each is met, and killed
+What is killed: the sender or the receiver of a sync with a base, its commit and its expiry; the receiver of a
+first sync, and of one that resumes what an interrupted one has left; `expire` and `delete`. The processes are traced one at a time, so that each call of each is met, and killed
 before the call: before call N+1 is after call N. Then the acknowledged versions must be whole, and the
 next run must do the rest.
 
@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tests.crash.support import Rig, ssfs_command
+from tests.crash.support import Rig
 from tests.fakes.trees import SourceImage, build_tree, remember
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
@@ -44,8 +45,10 @@ CALLS = {
 _TRACED_RECEIVER = """
 import os, subprocess, sys, time
 import ssfs.engine.local as local
+import ssfs.engine.outgoing
 from ssfs.cli.main import main
 
+ssfs.engine.outgoing.CHECKPOINT_BYTES = {checkpoint_bytes}
 receive = local._receive
 
 def traced(*arguments):
@@ -60,22 +63,35 @@ sys.exit(main())
 """
 
 
-def _strace(calls: str, nth: int, log: Path) -> list[str]:
-    inject = f"inject={calls}:signal=SIGKILL:when={nth}"
-    return ["strace", "-o", str(log), "-e", f"trace={calls}", "-e", inject]
+class Kill(NamedTuple):
+    """Which process is killed, before which call.
+
+    Attributes:
+        victim: "sender" (or whatever process was started), or "receiver", its fork.
+        calls: Names of system calls.
+        nth: The how manieth of them.
+        checkpoint_bytes: What a receiver's sync makes a checkpoint after.
+    """
+
+    victim: str
+    calls: str
+    nth: int
+    checkpoint_bytes: int = 1 << 28
 
 
-def _run_killed(rig: Rig, arguments: list[str], victim: str, calls: str, nth: int):
-    """Run it with one of its processes killed at the Nth call; how it ended, and if it was killed."""
+def _run_killed(
+    rig: Rig, arguments: list[str], kill: Kill
+) -> tuple["subprocess.CompletedProcess[str]", bool]:
+    """Run it and kill one of its processes; how it ended, and whether there was such a call."""
     log = rig.directory / "strace"
-    strace = _strace(calls, nth, log)
-    if victim == "receiver":
-        command = [sys.executable, "-c", _TRACED_RECEIVER.format(strace=strace)]
-        ended = rig.run(*arguments, command=command)
+    inject = f"inject={kill.calls}:signal=SIGKILL:when={kill.nth}"
+    strace = ["strace", "-o", str(log), "-e", f"trace={kill.calls}", "-e", inject]
+    if kill.victim == "receiver":
+        script = _TRACED_RECEIVER.format(strace=strace, checkpoint_bytes=kill.checkpoint_bytes)
+        ended = rig.run(*arguments, command=[sys.executable, "-c", script])
     else:
-        ended = rig.run(*arguments, command=ssfs_command(), wrapper=[*strace])
-    was_killed = "killed by SIGKILL" in log.read_text()
-    return ended, was_killed
+        ended = rig.run(*arguments, wrapper=strace)
+    return ended, "killed by SIGKILL" in log.read_text()
 
 
 def _numbers() -> Iterator[int]:
@@ -85,7 +101,7 @@ def _numbers() -> Iterator[int]:
     return itertools.chain(range(1, _ALL_UP_TO + 1), itertools.count(_ALL_UP_TO + _STEP, _STEP))
 
 
-def _at_every_call(calls: str, attempt: Callable[[int], bool]) -> int:
+def _at_every_call(attempt: Callable[[int], bool]) -> int:
     """Try each N, two at a time, until nothing is killed any more; how many kills there were."""
     kills = 0
     numbers = _numbers()
@@ -179,19 +195,21 @@ def four_versions(tmp_path_factory) -> Rig:
 # -- syncs ----------------------------------------------------------------------------------------
 
 
-def _sync_killed(
-    template: Rig, directory: Path, kill: tuple[str, str, int], image: SourceImage
-) -> bool:
-    """Kill one sync of a copy of the template, then let another one do it; False if none was killed."""
-    victim, calls, nth = kill
-    rig = template.copy(directory / f"{victim}-{calls}-{nth}")
-    ended, was_killed = _run_killed(rig, rig.sync_arguments, victim, calls, nth)
+def _sync_killed(template: Rig, directory: Path, kills: list[Kill], image: SourceImage) -> bool:
+    """Kill syncs of a copy of the template, one after the other, then let one more do it all.
+
+    Returns:
+        Whether the last of them was killed.
+    """
+    rig = template.copy(directory / f"{kills[-1].nth}")
+    was_killed = False
     try:
-        if not was_killed:
-            assert ended.returncode == 0
-        _leave_out_expired(rig)
-        rig.acknowledge(ended, image)
-        rig.check(image)
+        for kill in kills:
+            ended, was_killed = _run_killed(rig, rig.sync_arguments, kill)
+            assert was_killed or ended.returncode == 0, ended
+            _leave_out_expired(rig)
+            rig.acknowledge(ended, image)
+            rig.check(image)
         before = len(rig.versions()) if (rig.task_path / "task.toml").exists() else 0
         rig.sync()
         _leave_out_expired(rig)
@@ -200,7 +218,7 @@ def _sync_killed(
         assert len(rig.versions()) == min(before + 1, policy.keep_last)
         _assert_tidy(rig)
     except AssertionError as error:
-        error.add_note(f"{victim} killed before {calls} number {nth}: {ended}")
+        error.add_note(f"{kills}: {ended}")
         raise
     rig.remove()
     return was_killed
@@ -233,10 +251,9 @@ def test_sync_with_base_killed_before_every_call(edited, tmp_path, victim, name)
     image = remember(edited.source)
 
     def attempt(nth: int) -> bool:
-        return _sync_killed(edited, tmp_path, (victim, CALLS[name], nth), image)
+        return _sync_killed(edited, tmp_path, [Kill(victim, CALLS[name], nth)], image)
 
-    kills = _at_every_call(CALLS[name], attempt)
-    print(f"{victim} {name}: {kills} kills")
+    kills = _at_every_call(attempt)
     # A receiver makes each of these calls; a sender writes its cache only.
     if victim == "receiver" or name in {"rename", "fsync", "pwrite", "ftruncate"}:
         assert kills
@@ -247,9 +264,21 @@ def test_first_sync_killed_before_every_call(empty_store, tmp_path, name):
     image = remember(empty_store.source)
 
     def attempt(nth: int) -> bool:
-        return _sync_killed(empty_store, tmp_path, ("receiver", CALLS[name], nth), image)
+        return _sync_killed(empty_store, tmp_path, [Kill("receiver", CALLS[name], nth)], image)
 
-    assert _at_every_call(CALLS[name], attempt)
+    assert _at_every_call(attempt)
+
+
+@pytest.mark.parametrize("name", ["rename", "fsync", "unlink", "pwrite"])
+def test_resumed_sync_killed_before_every_call(edited, tmp_path, name):
+    image = remember(edited.source)
+    # Before the third syncfs two checkpoints have been made, and the tree is ahead of them.
+    first = Kill("receiver", CALLS["syncfs"], 3, checkpoint_bytes=1)
+
+    def attempt(nth: int) -> bool:
+        return _sync_killed(edited, tmp_path, [first, Kill("receiver", CALLS[name], nth)], image)
+
+    assert _at_every_call(attempt)
 
 
 # -- expire and delete ----------------------------------------------------------------------------
@@ -266,7 +295,7 @@ def test_deletion_killed_before_every_call(four_versions, tmp_path, command, nam
         if command == "expire":
             rig.set_policy(keep_last=2)
             arguments = ["expire", rig.location, "--yes"]
-        ended, was_killed = _run_killed(rig, arguments, "command", CALLS[name], nth)
+        ended, was_killed = _run_killed(rig, arguments, Kill("command", CALLS[name], nth))
         try:
             present = {str(version.id) for version in rig.versions()}
             for version_id in first:
@@ -290,7 +319,7 @@ def test_deletion_killed_before_every_call(four_versions, tmp_path, command, nam
         rig.remove()
         return was_killed
 
-    assert _at_every_call(CALLS[name], attempt)
+    assert _at_every_call(attempt)
 
 
 def test_strace_is_there():

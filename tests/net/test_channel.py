@@ -1,0 +1,154 @@
+"""A session over a real socket pair: no waiting for each other, no last word lost."""
+
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from ssfs.errors import ConnectionLost, RemoteProtocolError
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileRaw, SignaturePart
+from ssfs.protocol.states import Role, State
+from tests.fakes.peers import REFUSED, SAMPLES, way_to
+
+MIB = 1 << 20
+
+
+class Session:
+    """A client's channel in a state, and a server that does what it is told in a thread."""
+
+    def __init__(self, state: State, serve: Callable):
+        ours, theirs = socket.socketpair()
+        self._way = way_to(state)
+        self._serve = serve
+        self.failures: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run, args=(theirs,))
+        self._thread.start()
+        self.client = Channel(ours, Role.CLIENT)
+        for speaker, message in self._way:
+            if speaker is Role.CLIENT:
+                self.client.send(message)
+            else:
+                assert self.client.receive() == message
+
+    def _run(self, stream: socket.socket) -> None:
+        try:
+            with Channel(stream, Role.SERVER) as channel:
+                messages = channel.messages()
+                for speaker, message in self._way:
+                    if speaker is Role.SERVER:
+                        channel.send(message)
+                    else:
+                        assert next(messages) == message
+                self._serve(channel, messages)
+        except BaseException as error:
+            self.failures.append(error)
+
+    def end(self) -> None:
+        self.client.close()
+        self._thread.join()
+
+
+def test_server_may_send_while_the_client_sends():
+    parts = 40
+
+    def serve(channel, messages):
+        for _ in range(parts):
+            channel.send(SignaturePart(7, last=False, content=bytes(MIB)))
+        total = 0
+        for message in messages:
+            match message:
+                case FileRaw(content):
+                    total += len(content)
+                case Checkpoint(number):
+                    assert total == parts * MIB
+                    channel.send(CheckpointDone(number))
+                    return
+
+    session = Session(State.IN_FILE, serve)
+    for number in range(parts):
+        session.client.send(FileRaw(bytes([number]) * MIB))
+    session.client.send(SAMPLES_END)
+    session.client.send(Checkpoint(1))
+    heard = [session.client.receive() for _ in range(parts + 1)]
+    assert heard == [SignaturePart(7, False, bytes(MIB))] * parts + [CheckpointDone(1)]
+    assert session.client.sent_bytes > parts * MIB < session.client.received_bytes
+    session.end()
+    assert not session.failures
+
+
+SAMPLES_END = next(m for t, m in SAMPLES.items() if t.__name__ == "FileEnd")
+
+
+def test_refusal_during_a_file_ends_sending_and_can_be_heard():
+    done = threading.Event()
+
+    def serve(channel, messages):
+        next(messages)
+        channel.send(REFUSED)
+        # Neither reads nor closes: the client must not wait for either.
+        done.wait(20)
+
+    session = Session(State.IN_FILE, serve)
+    with pytest.raises(ConnectionLost):
+        send_for_ever(session.client)
+    with pytest.raises(ConnectionLost):
+        session.client.send(FileRaw(b"more"))
+    assert session.client.receive() == REFUSED
+    done.set()
+    session.end()
+
+
+def test_refusal_of_a_server_that_closed_can_be_heard():
+    def serve(channel, messages):
+        next(messages)
+        channel.send(REFUSED)
+
+    session = Session(State.IN_FILE, serve)
+    with pytest.raises(ConnectionLost):
+        send_for_ever(session.client)
+    assert session.client.receive() == REFUSED
+    with pytest.raises(ConnectionLost):
+        session.client.receive()
+    session.end()
+
+
+def send_for_ever(channel: Channel) -> None:
+    for _ in range(1000):
+        channel.send(FileRaw(bytes(MIB)))
+
+
+def test_bulk_messages_a_client_keeps_are_its_own():
+    def serve(channel, messages):
+        next(messages)
+        for number in range(10):
+            channel.send(SignaturePart(7, False, bytes([number]) * 1000))
+
+    session = Session(State.TRANSFER, serve)
+    session.client.send(Checkpoint(1))
+    kept = [session.client.receive() for _ in range(10)]
+    assert [part.content for part in kept] == [bytes([number]) * 1000 for number in range(10)]
+    session.end()
+
+
+def test_peer_that_breaks_the_rules_is_found_out():
+    ours, theirs = socket.socketpair()
+    with Channel(ours, Role.CLIENT) as channel, theirs:
+        theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(RemoteProtocolError):
+            channel.receive()
+
+
+@pytest.mark.parametrize("ask", ["receive", "receive_nowait"])
+def test_end_of_the_stream_is_a_lost_connection(ask):
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with Channel(ours, Role.CLIENT) as channel, pytest.raises(ConnectionLost):
+        getattr(channel, ask)()
+
+
+def test_nothing_said_is_nothing_heard():
+    ours, theirs = socket.socketpair()
+    with Channel(ours, Role.CLIENT) as channel, theirs:
+        assert channel.receive_nowait() is None
