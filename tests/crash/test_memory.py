@@ -62,7 +62,7 @@ def _measured_sync(rig: Rig, what: str) -> dict[str, object]:
     sender, receiver = json.loads(ended.stderr.splitlines()[-1])
     summary: dict[str, object] = json.loads(ended.stdout)
     shown = f"{what}: sender {sender >> 20} MiB, receiver {receiver >> 20} MiB, {summary}"
-    print(shown)  # noqa: T201  # to be seen with -s
+    print(shown)  # to be seen with -s
     assert max(sender, receiver) < _MOST_BYTES, shown
     return summary
 

@@ -71,7 +71,7 @@ class Backup:
                 serve_backup(channel, Store.open(self.store.path), self.clock)
         except ConnectionLost:
             pass  # as in a server: the client says why
-        except Exception as error:  # noqa: BLE001 - raised by `sync`
+        except Exception as error:
             self.errors.append(error)
 
     def task(self, name: str = "task") -> Task:
