@@ -2,11 +2,12 @@
 
     CACHE/TASK_ID/DIGEST.db          the catalog with this logical digest, complete and synced
     CACHE/TASK_ID/working-BOOT.db    a catalog being changed, as of the last checkpoint
-    CACHE/TASK_ID/compared.db        what an interrupted run is compared with
+    CACHE/TASK_ID/compared-BOOT.db   what an interrupted run is compared with
 
 Everything here may be lost at any time: a catalog is then fetched from the server. It must never be wrong.
-So a finished catalog is synced before it gets its name, and a working one counts only while the boot lasts
-in which it was written (SQLite without fsync keeps its promises until the power goes).
+So a finished catalog is synced before it gets its name, and the other two count only while the boot lasts
+in which they were written (SQLite without fsync keeps its promises until the power goes). A run that fails
+because catalogs are damaged or differ takes the cache with it: the next one must not fail over it again.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 
-from ssfs.errors import ConfigError, CorruptStore, RemoteProtocolError
+from ssfs.errors import ConfigError, CorruptStore, InternalError, RemoteProtocolError
 from ssfs.fsio.disk import copy_file, fsync, open_directory, rename
 from ssfs.fsio.lock import FileLock
 from ssfs.store.catalog.reader import CatalogReader
@@ -63,7 +64,12 @@ def open_cache(root: bytes, task_id: str) -> Iterator["TaskCache"]:
                 remedy="set SSFS_CACHE_DIR to a directory you may write",
             ) from error
         stack.callback(os.close, fd)
-        yield TaskCache(path, fd)
+        cache = TaskCache(path, fd)
+        try:
+            yield cache
+        except (CorruptStore, InternalError):
+            cache.forget()
+            raise
 
 
 class TaskCache:
@@ -74,13 +80,15 @@ class TaskCache:
         self._path = path
         self._fd = fd
         with open(_BOOT_ID, "rb") as boot:
-            self._working = b"working-%s.db" % boot.read().strip()
+            boot_id = boot.read().strip()
+        self._working = b"working-%s.db" % boot_id
+        self._compared = b"compared-%s.db" % boot_id
 
     def find(self, digest: bytes) -> CatalogReader | None:
         """The catalog with this logical digest; None if it must be fetched."""
         finished = digest.hex().encode() + b".db"
         self._roll_back_working()
-        for name in (finished, self._working, b"compared.db"):
+        for name in (finished, self._working, self._compared):
             path = os.path.join(self._path, name)
             try:
                 with CatalogReader.open(path, immutable=False) as catalog:
@@ -89,8 +97,8 @@ class TaskCache:
                 continue
             if is_it and name == self._working:
                 # Out of the way of the new working copy, which starts from it.
-                rename(name, self._fd, b"compared.db", self._fd)
-                path = os.path.join(self._path, b"compared.db")
+                rename(name, self._fd, self._compared, self._fd)
+                path = os.path.join(self._path, self._compared)
             if is_it:
                 return CatalogReader.open(path, immutable=False)
         return None
@@ -130,10 +138,16 @@ class TaskCache:
         """The working catalog is a committed version's now: keep it, and no other."""
         digest = catalog.logical_digest()
         self.keep(catalog, self._working, digest)
-        name = digest.hex().encode() + b".db"
-        for other in os.listdir(self._fd):
-            if other != os.fsdecode(name) and other != "lock":
-                self._remove(os.fsencode(other))
+        self._remove_all_but(digest.hex() + ".db")
+
+    def forget(self) -> None:
+        """Lose everything: the next run fetches."""
+        self._remove_all_but("")
+
+    def _remove_all_but(self, kept: str) -> None:
+        for name in os.listdir(self._fd):
+            if name not in (kept, "lock"):
+                self._remove(os.fsencode(name))
 
     def keep(self, catalog: CatalogWriter, name: bytes, digest: bytes) -> None:
         """Close a catalog, sync it and give it its lasting name."""

@@ -43,7 +43,9 @@ from ssfs.store.catalog.writer import CatalogWriter
 T = TypeVar("T")
 
 _MAX_NEEDS = 5
-"""How often a server may ask for content again before something is badly wrong."""
+"""How often a server may ask for all content again before something is badly wrong."""
+_IDS_PER_NEED = 50_000
+"""A server that lacks more asks several times."""
 _MAX_BATCH_BYTES = 64 << 20
 
 
@@ -201,7 +203,8 @@ def _finish(
     channel: Channel, comparison: Comparison, outgoing: Outgoing, working: CatalogWriter
 ) -> Committed:
     """Say that it is complete until the server agrees."""
-    for _ in range(_MAX_NEEDS):
+    needs_for_all = 1 + working.counter("entries") // _IDS_PER_NEED
+    for _ in range(_MAX_NEEDS * needs_for_all):
         outgoing.flush()
         outgoing.wait_signatures()
         counts = _final_counts(comparison, working, channel)

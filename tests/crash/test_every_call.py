@@ -259,7 +259,7 @@ def test_sync_with_base_killed_before_every_call(edited, tmp_path, victim, name)
         assert kills
 
 
-@pytest.mark.parametrize("name", ["rename", "fsync", "mkdir", "syncfs"])
+@pytest.mark.parametrize("name", ["rename", "fsync", "mkdir", "syncfs", "write"])
 def test_first_sync_killed_before_every_call(empty_store, tmp_path, name):
     image = remember(empty_store.source)
 
@@ -279,6 +279,70 @@ def test_resumed_sync_killed_before_every_call(edited, tmp_path, name):
         return _sync_killed(edited, tmp_path, [first, Kill("receiver", CALLS[name], nth)], image)
 
     assert _at_every_call(attempt)
+
+
+# -- what a killed sync has left must not be taken for what it looks like ---------------------------
+
+
+def _swap(root: Path, other: Path) -> None:
+    """Exchange all files of two directories: their inodes and times stay, their content moves."""
+    for path in sorted(other.iterdir()):
+        aside = other.parent / "aside"
+        (root / path.name).rename(aside)
+        path.rename(root / path.name)
+        aside.rename(path)
+
+
+def _contents(directory: Path, seed: int) -> Path:
+    """Files of the same names, sizes and times in every such directory, but other content."""
+    directory.mkdir(parents=True)
+    for number in range(12):
+        path = directory / f"{number}"
+        path.write_bytes(random.Random(100 * seed + number).randbytes(15_000 * number))
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    return directory
+
+
+@pytest.mark.parametrize("checkpoint_bytes", [1 << 28, 1])
+def test_source_as_it_was_before_a_killed_sync_is_stored_as_it_was(tmp_path, checkpoint_bytes):
+    rig = Rig(tmp_path)
+    _contents(rig.source / "in", 1)
+    second = _contents(tmp_path / "second", 2)
+    third = _contents(tmp_path / "third", 3)
+    rig.init()
+    rig.sync()
+    # The tree holds the second content, the catalog holds the second too if there was a checkpoint.
+    _swap(rig.source / "in", second)
+    kill = Kill("receiver", CALLS["syncfs"], 2 if checkpoint_bytes == 1 else 1, checkpoint_bytes)
+    assert _run_killed(rig, rig.sync_arguments, kill)[1]
+    # The tree holds the third, no catalog does.
+    _swap(rig.source / "in", third)
+    assert _run_killed(rig, rig.sync_arguments, Kill("receiver", CALLS["syncfs"], 1))[1]
+    _swap(rig.source / "in", third)
+    if checkpoint_bytes > 1:
+        _swap(rig.source / "in", second)
+    rig.sync()
+    rig.check()
+
+
+_FEW_AT_A_TIME = """
+import sys
+import ssfs.engine.incoming, ssfs.engine.sender
+from ssfs.cli.main import main
+ssfs.engine.incoming._MAX_NEED_IDS = ssfs.engine.sender._IDS_PER_NEED = 2
+sys.exit(main())
+"""
+
+
+def test_all_content_is_asked_for_again_however_much_it_is(empty_store, tmp_path):
+    """A commit broken off has forgotten what was received; the server asks for some at a time."""
+    for nth in itertools.count(1):
+        rig = empty_store.copy(tmp_path / f"{nth}")
+        assert _run_killed(rig, rig.sync_arguments, Kill("receiver", CALLS["rename"], nth))[1]
+        if (rig.task_path / "staging" / ".version.toml.new").exists():
+            break
+    summary = rig.sync(command=[sys.executable, "-c", _FEW_AT_A_TIME])
+    assert summary["new_bytes"] == summary["bytes"]
 
 
 # -- expire and delete ----------------------------------------------------------------------------

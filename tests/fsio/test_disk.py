@@ -181,7 +181,7 @@ def test_store_errors_translates_and_chains():
 def test_small_file_is_replaced_whole(fd):
     replace_file(b"name", b"old", dir_fd=fd)
     # What a crash left beside it, longer than the new content.
-    os.close(os.open(b".name.new", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(os.open(b".name.new", os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=fd))
     os.truncate(b"/proc/self/fd/%d/.name.new" % fd, 1000)
     replace_file(b"name", b"new", dir_fd=fd)
     assert read_file(b"name", dir_fd=fd) == b"new"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from ssfs.model.version import VersionId, parse_version_id, shown_names, timed_name
 
-TIMES = st.datetimes(
-    datetime.datetime(1970, 1, 1), datetime.datetime(9999, 12, 31), timezones=st.just(datetime.UTC)
-).map(lambda time: time.replace(microsecond=0))
+TIMES = st.integers(0, 250_000_000_000).map(
+    lambda seconds: datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+)
 
 
 @given(st.integers(1, 1 << 62), TIMES)
@@ -20,6 +20,7 @@ def test_id_comes_back_from_its_name(sequence, time):
     assert parse_version_id(str(version_id)) == version_id
 
 
+@pytest.mark.slow
 @given(st.from_regex(r"\d{5,8}-\d{4}-\d{2}-\d{2}T\d{6}Z", fullmatch=True) | st.text())
 def test_every_name_that_is_an_id_is_the_name_of_that_id(text):
     version_id = parse_version_id(text)
@@ -38,7 +39,7 @@ def test_every_name_that_is_an_id_is_the_name_of_that_id(text):
         "000001-2024-05-01T020000Z.old",
         "000001-2024-05-01T020000Z\n",
         "x000001-2024-05-01T020000Z",
-        "٠٠٠٠٠١-2024-05-01T020000Z",
+        "\u0660\u0660\u0660\u0660\u0660\u0661-2024-05-01T020000Z",
         "-00001-2024-05-01T020000Z",
     ],
 )

@@ -22,7 +22,7 @@ class Session:
         ours, theirs = socket.socketpair()
         self._way = way_to(state)
         self._serve = serve
-        self.failures: list[BaseException] = []
+        self.failures: list[Exception] = []
         self._thread = threading.Thread(target=self._run, args=(theirs,))
         self._thread.start()
         self.client = Channel(ours, Role.CLIENT)
@@ -42,7 +42,7 @@ class Session:
                     else:
                         assert next(messages) == message
                 self._serve(channel, messages)
-        except BaseException as error:
+        except Exception as error:
             self.failures.append(error)
 
     def end(self) -> None:

@@ -1,0 +1,594 @@
+"""A version being received: changes, resuming, hostile clients."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ssfs.errors import CorruptStore, RemoteProtocolError, SsfsError, StoreError
+from ssfs.model.entry import Kind, Principal
+from ssfs.store import clone
+from ssfs.store import staging as staging_parts
+from ssfs.store.catalog.writer import CatalogWriter
+from ssfs.store.staging import Staging
+from ssfs.store.textfile import FORMAT
+from ssfs.store.trash import empty_trash, move_to_trash
+from tests.fakes.trees import tree_inodes, verify_version
+from tests.store.stagings import (
+    BASE_TREE,
+    ROOT,
+    begin,
+    commit,
+    directory,
+    file,
+    make_base,
+    make_task,
+    staged_tree,
+    symlink,
+    tree_of,
+)
+
+
+@pytest.fixture
+def task(tmp_path):
+    return make_task(tmp_path / "store")
+
+
+@pytest.fixture
+def base(task):
+    return make_base(task)
+
+
+def send_file(staging, entry, content, basis=0):
+    with staging.begin_file(entry.id, basis) as incoming:
+        for at in range(0, len(content), 1000):
+            incoming.write(content[at : at + 1000])
+        staging.finish_file(incoming, entry)
+
+
+def version_tree(version):
+    return tree_of(os.path.join(version.path, b"tree"))
+
+
+# -- changes --------------------------------------------------------------------------------------
+
+
+def test_first_version_is_what_was_sent(task, base):
+    verify_version(base)
+    assert version_tree(base) == BASE_TREE
+    assert not (Path(os.fsdecode(task.path)) / "staging").exists()
+
+
+def test_unchanged_version_links_every_file(task, base):
+    version = commit(task, begin(task))
+    verify_version(version)
+    assert tree_inodes(version) == tree_inodes(base)
+    with version.catalog() as one, base.catalog() as other:
+        assert one.logical_digest() == other.logical_digest()
+
+
+def test_each_change_does_what_it_says(task, base):
+    staging = begin(task)
+    staging.keep(file(2, b"a", b"content a")._replace(mode=0o600))
+    staging.make(directory(8, b"new"))
+    staging.keep(file(4, b"moved", b"content b", 8))
+    staging.store(file(6, b"c", b"other", 5), b"other")
+    staging.make(symlink(7, b"l", b"elsewhere", 3))
+    staging.link(file(9, b"copy of a", b"content a", 8), 2)
+    staging.make(ROOT._replace(id=10, parent=8, name=b"fifo", kind=int(Kind.FIFO)))
+    send_file(staging, file(11, b"large", b"large" * 1000, 8), b"large" * 1000)
+    staging.keep(directory(5, b"e renamed"))
+    staging.name(Principal(0, 0, b"root"))
+    assert staging.new_bytes == 5 + 5000
+    version = commit(task, staging)
+    verify_version(version)
+    assert version_tree(version) == {
+        "a": b"content a",
+        "d": b"/",
+        "d/l": b"-> elsewhere",
+        "e renamed": b"/",
+        "e renamed/c": b"other",
+        "new": b"/",
+        "new/moved": b"content b",
+        "new/copy of a": b"content a",
+        "new/large": b"large" * 1000,
+    }
+    inodes, old = tree_inodes(version), tree_inodes(base)
+    assert inodes[b"a"] == inodes[b"new/copy of a"] == old[b"a"]
+    assert inodes[b"new/moved"] == old[b"d/b"]
+    assert version_tree(base) == BASE_TREE
+    verify_version(base)
+
+
+def test_removed_directory_is_gone_with_all_below(task, base):
+    staging = begin(task)
+    assert staging.remove(3) == 5
+    assert staging.remove(2) == 1
+    version = commit(task, staging)
+    assert version_tree(version) == {}
+    verify_version(version)
+
+
+def test_two_files_change_places(task, base):
+    staging = begin(task)
+    staging.keep(file(4, b"a", b"content b"))
+    assert not staging.wanted()
+    with pytest.raises(CorruptStore):
+        staging.commit(None, None)
+    staging.keep(file(2, b"b", b"content a", 3))
+    version = commit(task, staging)
+    assert version_tree(version) == BASE_TREE | {"a": b"content b", "d/b": b"content a"}
+    verify_version(version)
+
+
+def test_directory_changes_places_with_the_one_inside_it(task, base):
+    staging = begin(task)
+    staging.keep(directory(5, b"d"))
+    staging.keep(directory(3, b"e", 5))
+    version = commit(task, staging)
+    assert version_tree(version) == {
+        "a": b"content a",
+        "d": b"/",
+        "d/c": b"content c",
+        "d/e": b"/",
+        "d/e/b": b"content b",
+        "d/e/l": b"-> /target",
+    }
+    verify_version(version)
+
+
+def test_file_becomes_a_directory_and_the_other_way_round(task, base):
+    staging = begin(task)
+    staging.make(directory(8, b"a"))
+    staging.store(file(9, b"inside", b"i", 8), b"i")
+    staging.store(file(10, b"d", b"now a file"), b"now a file")
+    staging.remove(2)
+    staging.remove(3)
+    version = commit(task, staging)
+    assert version_tree(version) == {"a": b"/", "a/inside": b"i", "d": b"now a file"}
+    verify_version(version)
+
+
+def test_hard_link_onto_its_own_inode_leaves_nothing_beside(task, base):
+    staging = begin(task)
+    staging.link(file(2, b"a", b"content a"), 2)
+    assert os.listdir(os.path.join(task.path, b"staging", b"incoming")) == []
+    assert tree_inodes(commit(task, staging)) == tree_inodes(base)
+
+
+# -- content that is not what it should be --------------------------------------------------------
+
+
+@pytest.mark.parametrize("entry_id", [2, 8], ids=["known", "new"])
+@pytest.mark.parametrize("how", ["small", "large"])
+def test_digest_that_does_not_match_is_asked_for_again(task, base, entry_id, how):
+    staging = begin(task)
+    entry = file(entry_id, b"a" if entry_id == 2 else b"n", b"right")
+    if how == "small":
+        staging.store(entry, b"wrong")
+    else:
+        send_file(staging, entry, b"wrong")
+    assert staging.wanted() == [entry_id]
+    with pytest.raises(CorruptStore):
+        staging.commit(None, None)
+    staging.store(entry, b"right")
+    assert staging.wanted() == []
+    verify_version(commit(task, staging))
+
+
+@pytest.mark.parametrize("content", [b"", b"righ", b"right "])
+def test_length_that_does_not_match_is_asked_for_again(task, base, content):
+    with begin(task) as staging:
+        staging.store(file(8, b"n", b"right"), content)
+        assert staging.wanted() == [8]
+        staging.remove(8)
+        assert staging.wanted() == []
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "directory"])
+def test_link_source_that_the_base_has_lost_is_asked_for(task, base, damage):
+    path = Path(os.fsdecode(base.path)) / "tree" / "a"
+    path.unlink()
+    match damage:
+        case "shorter":
+            path.write_bytes(b"cont")
+        case "directory":
+            path.mkdir()
+    staging = begin(task)
+    # A clone links without looking: one name more or less is noticed, another size is not.
+    noticed = [] if damage == "shorter" else [2]
+    assert staging.wanted() == noticed
+    staging.link(file(8, b"copy", b"content a"), 2)
+    assert staging.wanted() == [*noticed, 8]
+    assert staging.open_basis(99) is None
+    for entry in (file(8, b"copy", b"content a"), file(2, b"a", b"content a")):
+        staging.store(entry, b"content a")
+    version = commit(task, staging)
+    verify_version(version)
+
+
+@pytest.mark.parametrize("source", [99, 4, 3, 8, 1 << 64], ids=str)
+def test_link_source_with_other_content_is_asked_for(task, base, source):
+    with begin(task) as staging:
+        staging.link(file(8, b"copy", b"content a"), source)
+        assert staging.wanted() == [8]
+
+
+def test_link_goes_to_the_base_when_the_source_has_changed_since(task, base):
+    staging = begin(task)
+    staging.store(file(2, b"a", b"new"), b"new")
+    staging.link(file(8, b"old a", b"content a"), 2)
+    version = commit(task, staging)
+    assert tree_inodes(version)[b"old a"] == tree_inodes(base)[b"a"]
+    verify_version(version)
+
+
+def test_too_many_links_make_one_copy_for_many(task, base, monkeypatch):
+    real, limit = clone.link_file, 3
+
+    def limited(name, source_fd, target, target_fd):
+        if os.stat(name, dir_fd=source_fd, follow_symlinks=False).st_nlink >= limit:
+            raise OSError(31, "Too many links")
+        real(name, source_fd, target, target_fd)
+
+    monkeypatch.setattr(clone, "link_file", limited)
+    versions = [base]
+    copies = []
+    for _ in range(6):
+        staging = begin(task)
+        assert staging.wanted() == []
+        copies.append(staging.fresh_copies)
+        versions.append(commit(task, staging))
+    for version in versions:
+        verify_version(version)
+        assert version_tree(version) == BASE_TREE
+    # A copy serves until it is full itself: neither none nor one each time.
+    assert copies[:2] == [0, 0]
+    assert 0 < sum(map(bool, copies)) < len(copies)
+
+
+def test_links_within_one_staging_share_the_newest_copy(task, base, monkeypatch):
+    real = clone.link_file
+
+    def limited(name, source_fd, target, target_fd):
+        if os.stat(name, dir_fd=source_fd, follow_symlinks=False).st_nlink >= 4:
+            raise OSError(31, "Too many links")
+        real(name, source_fd, target, target_fd)
+
+    staging = begin(task)
+    monkeypatch.setattr(clone, "link_file", limited)
+    for number in range(8, 20):
+        staging.link(file(number, b"%d" % number, b"content a"), 2)
+    assert staging.fresh_copies == 4
+    version = commit(task, staging)
+    verify_version(version)
+
+
+# -- resuming -------------------------------------------------------------------------------------
+
+
+def interrupted(task):
+    """A staging with a checkpoint, and changes of every kind after it."""
+    with begin(task) as staging:
+        staging.store(file(8, b"recorded", b"recorded"), b"recorded")
+        staging.store(file(2, b"a", b"new a"), b"new a")
+        staging.link(file(9, b"linked", b"content b"), 4)
+        staging.keep(file(6, b"moved", b"content c"))
+        staging.make(directory(10, b"n"))
+        staging.checkpoint()
+        digest = staging.catalog.logical_digest()
+        recorded = staged_tree(task)
+        staging.store(file(8, b"recorded", b"RECORDED"), b"RECORDED")
+        staging.store(file(11, b"unrecorded", b"x", 10), b"x")
+        staging.keep(directory(10, b"renamed"))
+        staging.remove(9)
+        staging.keep(file(4, b"a", b"content b"))
+        staging.remove(5)
+        staging.make(directory(12, b"more"))
+        staging.keep(directory(3, b"into", 12))
+        send = staging.begin_file(13, 0)
+        send.write(b"half")
+        send.close()
+    return digest, recorded
+
+
+def test_interrupted_staging_goes_on_as_of_the_checkpoint(task, base):
+    digest, recorded = interrupted(task)
+    assert recorded != staged_tree(task)
+    with begin(task) as staging:
+        assert staging.is_resumed
+        assert staging.catalog.logical_digest() == digest
+        # Replaced, parked or removed after the checkpoint; what the base has too is linked again.
+        assert staging.wanted() == [2, 8, 9]
+        lost = {"recorded", "linked", "a"}
+        assert staged_tree(task) == {k: v for k, v in recorded.items() if k not in lost}
+        assert os.listdir(os.path.join(task.path, b"staging", b"parked")) == []
+        assert os.listdir(os.path.join(task.path, b"staging", b"incoming")) == []
+        staging.store(file(2, b"a", b"new a"), b"new a")
+        staging.store(file(8, b"recorded", b"recorded"), b"recorded")
+        staging.link(file(9, b"linked", b"content b"), 4)
+        verify_version(commit(task, staging))
+
+
+def test_what_a_checkpoint_recorded_is_not_asked_for_again(task, base):
+    with begin(task) as staging:
+        staging.store(file(8, b"small", b"s"), b"s")
+        send_file(staging, file(9, b"large", b"l" * 5000), b"l" * 5000)
+        staging.link(file(10, b"linked", b"content b"), 4)
+        staging.checkpoint()
+        recorded = staged_tree(task)
+    for _ in range(2):
+        with begin(task) as staging:
+            assert staging.is_resumed
+            assert staging.wanted() == []
+            assert staged_tree(task) == recorded
+    staging = begin(task)
+    verify_version(commit(task, staging))
+
+
+def test_content_from_before_a_failed_link_is_not_taken_for_the_new_one(task, base):
+    with begin(task) as staging:
+        staging.store(file(8, b"n", b"first content"), b"first content")
+        staging.checkpoint()
+        staging.link(file(8, b"n", b"other content"), 99)
+        staging.checkpoint()
+        assert staging.wanted() == [8]
+    with begin(task) as staging:
+        assert staging.wanted() == [8]
+
+
+@pytest.mark.parametrize("damage", ["other inode", "other time", "other size", "gone"])
+def test_received_file_that_is_not_as_recorded_is_asked_for(task, base, damage):
+    with begin(task) as staging:
+        staging.store(file(8, b"n", b"content"), b"content")
+        staging.checkpoint()
+    path = Path(os.fsdecode(task.path)) / "staging" / "tree" / "n"
+    match damage:
+        case "other inode":
+            content = path.read_bytes()
+            path.rename(path.with_name("kept"))
+            path.write_bytes(content)
+        case "other time":
+            os.utime(path, ns=(0, 0))
+        case "other size":
+            path.chmod(0o600)
+            path.write_bytes(b"conten")
+        case "gone":
+            path.unlink()
+    with begin(task) as staging:
+        assert staging.wanted() == [8]
+        assert staged_tree(task) == BASE_TREE
+
+
+def spoil(tree):
+    (tree / "a").unlink()
+    (tree / "a").mkdir()
+    (tree / "a" / "x").write_bytes(b"x")
+    shutil.rmtree(tree / "d" / "e")
+    (tree / "d" / "l").unlink()
+    (tree / "d" / "l").symlink_to("elsewhere")
+    (tree / "d" / "b").unlink()
+    (tree / "d" / "b").write_bytes(b"content B")
+    (tree / "stranger").symlink_to("/")
+    (tree / "\udcff").write_bytes(b"")
+
+
+def test_any_state_of_an_interrupted_tree_is_put_right(task, base):
+    with Staging(task, base):
+        pass  # no clone yet: nothing is there
+    with begin(task) as staging:
+        assert staging.is_resumed
+        assert staged_tree(task) == BASE_TREE
+    spoil(Path(os.fsdecode(task.path)) / "staging" / "tree")
+    staging = begin(task)
+    assert staging.wanted() == []
+    assert staged_tree(task) == BASE_TREE
+    version = commit(task, staging)
+    assert tree_inodes(version) == tree_inodes(base)
+    assert version_tree(base) == BASE_TREE
+
+
+def test_symlink_in_place_of_a_staged_directory_is_not_followed(task, base, tmp_path):
+    with begin(task):
+        pass
+    victim = tmp_path / "victim"
+    (victim / "e").mkdir(parents=True)
+    (victim / "e" / "c").write_bytes(b"mine")
+    tree = Path(os.fsdecode(task.path)) / "staging" / "tree"
+    (tree / "d").rename(tmp_path / "away")
+    (tree / "d").symlink_to(victim)
+    with begin(task):
+        assert staged_tree(task) == BASE_TREE
+    assert (victim / "e" / "c").read_bytes() == b"mine"
+
+
+def test_staging_of_an_older_base_is_dropped(task, base):
+    staging = begin(task)
+    staging.store(file(8, b"n", b"content"), b"content")
+    staging.checkpoint()
+    staging.close()
+    path = Path(os.fsdecode(task.path))
+    (path / "staging").rename(path / "aside")
+    newer = begin(task)
+    newer.store(file(8, b"m", b"other"), b"other")
+    commit(task, newer)
+    (path / "aside").rename(path / "staging")
+    with begin(task) as staging:
+        assert not staging.is_resumed
+        assert staged_tree(task) == BASE_TREE | {"m": b"other"}
+    assert len(list((path / "trash").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "damage", ["no record", "record", "no catalog", "catalog", "empty catalog"]
+)
+def test_damaged_staging_is_dropped_and_made_anew(task, base, damage):
+    with begin(task) as staging:
+        staging.store(file(8, b"n", b"content"), b"content")
+        staging.checkpoint()
+    path = Path(os.fsdecode(task.path)) / "staging"
+    match damage:
+        case "no record":
+            (path / "staging.toml").unlink()
+        case "record":
+            (path / "staging.toml").write_bytes(b"format = 1\nbase = \xff")
+        case "no catalog":
+            (path / "catalog.db").unlink()
+        case "catalog":
+            (path / "catalog.db").write_bytes(b"x" * 5000)
+        case "empty catalog":
+            (path / "catalog.db").write_bytes(b"")
+    with begin(task) as staging:
+        assert not staging.is_resumed
+        assert staging.catalog.first_new_id == 8
+        assert staged_tree(task) == BASE_TREE
+
+
+def test_staging_of_a_newer_ssfs_is_left_alone(task, base):
+    with begin(task):
+        pass
+    record = Path(os.fsdecode(task.path)) / "staging" / "staging.toml"
+    record.write_text(record.read_text().replace(f"format = {FORMAT}", f"format = {FORMAT + 1}"))
+    with pytest.raises(StoreError, match="newer"):
+        Staging(task, base)
+    assert record.exists()
+
+
+def test_first_version_can_be_resumed_too(task):
+    with begin(task) as staging:
+        staging.make(ROOT)
+        staging.store(file(2, b"n", b"content"), b"content")
+        staging.checkpoint()
+        staging.store(file(3, b"m", b"content"), b"content")
+    staging = begin(task)
+    assert staging.is_resumed
+    assert staging.wanted() == []
+    assert version_tree(commit(task, staging)) == {"n": b"content"}
+
+
+def test_base_cannot_be_deleted_while_it_is_one(task, base):
+    staging = begin(task)
+    with task.guard() as guard:
+        move_to_trash(base, guard)
+    assert empty_trash(task.path) == 0
+    staging.close()
+    assert empty_trash(task.path) == 1
+
+
+# -- hostile clients ------------------------------------------------------------------------------
+
+NOT_FILES = ROOT._replace(id=8, name=b"n", parent=1, kind=int(Kind.FILE), size=1, digest=b"short")
+HOSTILE = {
+    "name ..": lambda s: s.store(file(8, b"..", b"x"), b"x"),
+    "name with slash": lambda s: s.store(file(8, b"../../victim/f", b"x"), b"x"),
+    "absolute name": lambda s: s.make(directory(8, b"/victim")),
+    "NUL": lambda s: s.make(symlink(8, b"n", b"a\0b")),
+    "empty target": lambda s: s.make(symlink(8, b"n", b"")),
+    "below a symlink": lambda s: s.store(file(8, b"f", b"x", 7), b"x"),
+    "below a file": lambda s: s.store(file(8, b"f", b"x", 2), b"x"),
+    "below nothing": lambda s: s.store(file(8, b"f", b"x", 99), b"x"),
+    "below 0": lambda s: s.make(ROOT._replace(id=8, name=b"f", kind=int(Kind.FIFO))),
+    "below the parked": lambda s: s.make(directory(8, b"d", -1)),
+    "id of a directory": lambda s: s.store(file(3, b"d", b"x"), b"x"),
+    "id of a file": lambda s: s.make(directory(2, b"a")),
+    "id of a symlink": lambda s: s.make(directory(7, b"l", 3)),
+    "id of the root": lambda s: s.make(directory(1, b"d", 3)),
+    "id out of range": lambda s: s.store(file(1 << 40, b"f", b"x"), b"x"),
+    "negative id": lambda s: s.store(file(-5, b"f", b"x"), b"x"),
+    "below itself": lambda s: s.keep(directory(3, b"d", 5)),
+    "keeps what is not there": lambda s: s.keep(file(99, b"f", b"x")),
+    "keeps other content": lambda s: s.keep(file(2, b"a", b"x")),
+    "keeps another target": lambda s: s.keep(symlink(7, b"l", b"/etc", 3)),
+    "makes a file": lambda s: s.make(file(8, b"f", b"")),
+    "stores a directory": lambda s: s.store(directory(8, b"f"), b""),
+    "short digest": lambda s: s.store(NOT_FILES, b"x"),
+    "negative size": lambda s: s.link(file(8, b"f", b"x")._replace(size=-1), 2),
+    "removes the root": lambda s: s.remove(1),
+    "removes nothing": lambda s: s.remove(99),
+    "removes the parked": lambda s: s.remove(-1),
+    "no basis": lambda s: s.begin_file(8, 99),
+    "directory as basis": lambda s: s.begin_file(8, 3),
+    "symlink as basis": lambda s: s.begin_file(8, 7),
+    "ends another file": lambda s: s.finish_file(s.begin_file(8, 0), file(9, b"f", b"")),
+    "file type in mode": lambda s: s.make(directory(8, b"f")._replace(mode=0o140755)),
+    "kind": lambda s: s.make(directory(8, b"f")._replace(kind=9)),
+    "delta without basis": lambda s: s.begin_file(8, 0).patch(b"x", last=True),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_change_is_refused_and_reaches_nothing(task, base, tmp_path, change):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "f").write_bytes(b"mine")
+    before = tree_of(bytes(tmp_path / "victim")), version_tree(base)
+    staging = begin(task)
+    with pytest.raises((SsfsError, OSError)) as caught:
+        change(staging)
+    assert isinstance(caught.value, RemoteProtocolError | CorruptStore | FileNotFoundError)
+    staging.close()
+    assert (tree_of(bytes(tmp_path / "victim")), version_tree(base)) == before
+    # Nothing of it stays, and the next run is not disturbed.
+    with begin(task) as again:
+        assert staged_tree(task) == BASE_TREE
+        assert again.wanted() == []
+
+
+def test_symlink_sent_in_place_of_a_directory_does_not_lead_out(task, base, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    staging = begin(task)
+    staging.make(symlink(8, b"d", bytes(victim)))
+    # The directory is parked: what is sent below it goes there with it.
+    staging.store(file(9, b"f", b"x", 3), b"x")
+    with pytest.raises(RemoteProtocolError):
+        staging.store(file(10, b"f", b"x", 8), b"x")
+    staging.close()
+    assert list(victim.iterdir()) == []
+
+
+def test_two_entries_at_one_new_place_never_become_a_version(task, base):
+    fifo = ROOT._replace(id=9, parent=8, name=b"f", kind=int(Kind.FIFO))
+    staging = begin(task)
+    staging.make(directory(8, b"n"))
+    staging.make(fifo)
+    staging.make(fifo._replace(id=10))
+    with pytest.raises(RemoteProtocolError):
+        staging.checkpoint()
+    staging.close()
+
+
+def test_client_never_opens_what_is_no_file(task, base):
+    with begin(task) as staging:
+        for entry_id in (0, -1, 1, 3, 7, 99, 1 << 63):
+            assert staging.open_basis(entry_id) is None
+        fd = staging.open_basis(2)
+        assert os.read(fd, 100) == b"content a"
+        os.close(fd)
+
+
+def test_catalog_copy_of_the_base_is_on_disk_before_the_record(task, base, monkeypatch):
+    order = []
+    real_fsync, real_write = staging_parts.fsync, staging_parts.write_text_file
+
+    def fsync(fd):
+        order.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        real_fsync(fd)
+
+    def write(name, value, *, dir_fd):
+        order.append(name.decode())
+        real_write(name, value, dir_fd=dir_fd)
+
+    monkeypatch.setattr(staging_parts, "fsync", fsync)
+    monkeypatch.setattr(staging_parts, "write_text_file", write)
+    Staging(task, base).close()
+    assert order == ["catalog.db", "staging.toml"]
+
+
+def test_empty_catalog_is_made_only_where_there_is_no_base(task, base):
+    staging = begin(task)
+    staging.close()
+    with CatalogWriter.open_writer(
+        os.path.join(task.path, b"staging", b"catalog.db"), durable=True
+    ) as catalog:
+        assert catalog.root() is not None
