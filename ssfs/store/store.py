@@ -4,6 +4,7 @@ Opening one reads its text file and nothing else. Versions are `ssfs.store.versi
 `ssfs.store.staging`'s.
 """
 
+import contextlib
 import datetime
 import os
 import pwd
@@ -31,6 +32,8 @@ from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
 from ssfs.store.version import Version, list_versions
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_LEFT_BY_INIT = {"points", ".store.toml.new", ".ssfs-probe-1", ".ssfs-probe-2"}
+"""What an `init` that broke off may leave; the next one goes on from there."""
 
 
 def check_name(name: str, what: str) -> str:
@@ -78,7 +81,7 @@ class Store:
                 names = set(os.listdir(fd)) - {"lost+found"}
                 if "store.toml" in names:
                     raise ConfigError("Already a store", path=path)
-                if names:
+                if names - _LEFT_BY_INIT or _has_points(path):
                     raise ConfigError(
                         "The directory is not empty", path=path, remedy="name a new or empty one"
                     )
@@ -371,9 +374,19 @@ def _whole_second(time: datetime.datetime) -> datetime.datetime:
     return time.replace(microsecond=0)
 
 
+def _has_points(path: bytes) -> bool:
+    """Whether there is something in points/, which an `init` that broke off leaves empty."""
+    try:
+        return bool(os.listdir(os.path.join(path, b"points")))
+    except FileNotFoundError:
+        return False
+
+
 def _probe_hard_links(path: bytes, fd: int) -> None:
     """Refuse a file system that only pretends (CIFS, some FUSE) or cannot."""
     first, second = b".ssfs-probe-1", b".ssfs-probe-2"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(second, dir_fd=fd)
     probe = os.open(first, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd)
     try:
         write_all(probe, b"probe")

@@ -106,23 +106,21 @@ def test_working_catalog_of_another_boot_is_not_trusted(root, tmp_path, monkeypa
 
 def test_journal_of_a_lost_catalog_is_not_played_back_into_the_next(root):
     with open_cache(root, TASK) as cache:
-        digest = make(cache, *(file(n, b"%d" % n) for n in range(2, 300)))
-        with cache.find(digest) as compared:
-            working = cache.begin_working(compared)
-            for number in range(2, 300):
-                working.put(file(number, b"%d" % number)._replace(mode=0o600))
-            working._database.execute("PRAGMA cache_spill = 1")
+        rows = [file(number, b"%d" % number) for number in range(2, 300)]
+        one = make(cache, *rows)
+        other = make(cache, *(row._replace(uid=7) for row in rows))
+        with cache.find(one) as compared, cache.begin_working(compared) as working:
+            working.query("PRAGMA cache_spill = 1")
+            for row in rows:
+                working.put(row._replace(mode=0o600))
             path = Path(os.fsdecode(working.path))
             journal = path.with_name(path.name + "-journal")
             left = journal.read_bytes()
-            working.close()
-            assert len(left) > 4096
-            path.write_bytes(b"damaged")
-            journal.write_bytes(left)
-            assert cache.find(NOTHING) is None
+        assert len(left) > 4096
+        path.unlink()
+        with cache.find(other) as compared:
             journal.write_bytes(left)
             with cache.begin_working(compared) as again:
-                assert not journal.exists() or journal.read_bytes() != left
                 assert list(again.entries()) == list(compared.entries())
 
 

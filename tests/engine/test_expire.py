@@ -146,6 +146,7 @@ def test_clock_that_jumped_ahead_holds_and_one_that_went_back_drops_nothing(hist
     assert history.sequences == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_pinned_version_stays_until_unpinned(history):
     history.sync()
     history.version(1).pin(history.clock.now())
@@ -159,6 +160,7 @@ def test_pinned_version_stays_until_unpinned(history):
     assert 1 not in history.sequences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "flipped", "empty"])
 def test_version_with_a_damaged_record_never_goes(history, damage):
     history.sync()

@@ -61,6 +61,7 @@ def test_timed_names_are_local_and_unique_in_the_repeated_hour():
     assert taken == ["2024-10-27_023000", "2024-10-27_023000.42"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=12))
 def test_shown_names_are_unique_and_one_of_each_day_is_bare(moments):
     names: list[str] = []

@@ -224,6 +224,7 @@ def test_link_goes_to_the_base_when_the_source_has_changed_since(task, base):
     verify_version(version)
 
 
+@pytest.mark.slow
 def test_too_many_links_make_one_copy_for_many(task, base, monkeypatch):
     real, limit = clone.link_file, 3
 
