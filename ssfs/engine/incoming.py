@@ -14,6 +14,7 @@ import zstandard
 from ssfs.delta.signature import signature
 from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.net.channel import Channel
+from ssfs.protocol.codec import encode_control
 from ssfs.protocol.messages import (
     CatalogBatch,
     CatalogEnd,
@@ -42,7 +43,6 @@ from ssfs.protocol.messages import (
     SignaturePart,
     Store,
     WantSignature,
-    encode_control,
 )
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.staging import Staging

@@ -159,7 +159,7 @@ class Outgoing:
             raise InternalError(f"Content of entry {entry_id} sent in a dry run")
         self.flush()
         signature = self._signatures.get(basis) if basis else None
-        self._channel.send(FileBegin(entry_id, basis if signature else 0))
+        self._channel.send(FileBegin(entry_id, basis if signature else 0, 0, 0))
         hasher = blake3.blake3()
         coder = SegmentCoder(signature) if signature else None
         buffer = bytearray()

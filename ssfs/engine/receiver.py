@@ -59,6 +59,7 @@ _NOTHING = Opened(
     next_id=ROOT_ID,
     expected_entries=0,
     expected_bytes=0,
+    partials=[],
 )
 """What a dry run into a task that does not exist yet is compared with."""
 
@@ -156,6 +157,7 @@ def _opened(task: Task, staging: Staging) -> Opened:
         next_id=catalog.first_new_id,
         expected_entries=catalog.counter("entries"),
         expected_bytes=catalog.counter("bytes"),
+        partials=[],
     )
 
 

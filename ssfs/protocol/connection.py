@@ -10,28 +10,12 @@ A frame is `length` (u32, little endian, of the payload), `type` (u8), payload.
 import struct
 from collections.abc import Generator, Iterator
 
-import msgspec
-
 from ssfs.errors import LocalProtocolError, RemoteProtocolError
-from ssfs.protocol.messages import (
-    CONTROL_TYPES,
-    DECODERS,
-    FILE_DELTA,
-    FILE_RAW,
-    MAX_PAYLOAD_BYTES,
-    SIGNATURE_PART,
-    TYPE_NUMBERS,
-    FileDelta,
-    FileRaw,
-    Message,
-    SignaturePart,
-    encode_control,
-)
+from ssfs.protocol.codec import TYPE_NUMBERS, decode, encode
+from ssfs.protocol.messages import MAX_PAYLOAD_BYTES, Message
 from ssfs.protocol.states import Role, State, next_state
 
 _HEADER = struct.Struct("<IB")
-_DELTA_HEAD = struct.Struct("<B")
-_SIGNATURE_HEAD = struct.Struct("<QB")
 
 
 class Connection:
@@ -56,7 +40,7 @@ class Connection:
         after = next_state(self.state, self.role, type(message))
         if after is None:
             raise LocalProtocolError(f"{type(message).__name__} sent in state {self.state.value}")
-        buffers = _encode(message)
+        buffers = encode(message)
         length = sum(map(len, buffers))
         if length > MAX_PAYLOAD_BYTES:
             raise LocalProtocolError(f"{type(message).__name__} of {length} bytes is too long")
@@ -111,7 +95,7 @@ class Connection:
             end = position + _HEADER.size + self._check_length(length)
             if end > len(view):
                 break
-            message = _decode(number, view[position + _HEADER.size : end])
+            message = decode(number, view[position + _HEADER.size : end])
             after = next_state(self.state, self.role.peer, type(message))
             if after is None:
                 raise RemoteProtocolError(
@@ -126,35 +110,3 @@ class Connection:
         if length > MAX_PAYLOAD_BYTES:
             raise RemoteProtocolError(f"The peer announced a frame of {length} bytes")
         return length
-
-
-def _encode(message: Message) -> list[bytes | memoryview]:
-    match message:
-        case FileRaw(content):
-            return [content]
-        case FileDelta(last, content):
-            return [_DELTA_HEAD.pack(last), content]
-        case SignaturePart(id_, last, content):
-            return [_SIGNATURE_HEAD.pack(id_, last), content]
-        case _:
-            return [encode_control(message)]
-
-
-def _decode(number: int, payload: memoryview) -> Message:
-    try:
-        if number == FILE_RAW:
-            return FileRaw(payload)
-        if number == FILE_DELTA:
-            (last,) = _DELTA_HEAD.unpack_from(payload)
-            return FileDelta(bool(last), payload[_DELTA_HEAD.size :])
-        if number == SIGNATURE_PART:
-            id_, last = _SIGNATURE_HEAD.unpack_from(payload)
-            return SignaturePart(id_, bool(last), payload[_SIGNATURE_HEAD.size :])
-        decoder = DECODERS.get(number)
-        if decoder is None:
-            raise RemoteProtocolError(f"The peer sent a frame of unknown type {number}")
-        return decoder.decode(payload)  # type: ignore[return-value]  # the table holds only messages
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, struct.error) as error:
-        # The middle two are what msgspec raises for text that is no UTF-8, and for deep nesting.
-        name = CONTROL_TYPES[number].__name__ if number in CONTROL_TYPES else f"type {number}"
-        raise RemoteProtocolError(f"The peer sent a malformed frame ({name}: {error})") from error

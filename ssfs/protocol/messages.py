@@ -1,16 +1,15 @@
 """The messages of PROTOCOL.md: a closed set of typed values.
 
-Control messages are MessagePack arrays. Three bulk messages (`FileRaw`, `FileDelta`, `SignaturePart`) have a
+Control messages are MessagePack arrays. Bulk messages (`BULK_TYPES` in `ssfs.protocol.codec`) have a
 fixed binary head and carry their bytes as they are, so that nothing is copied into an encoder; what a
 receiver gets of them is a view into its read buffer, good until the next read.
 """
 
 import enum
-from collections.abc import Callable
 
 import msgspec
 
-from ssfs.model.entry import Entry, Principal
+from ssfs.model.entry import MAX_ENTRY_ID, Entry, Principal
 from ssfs.model.version import Counts
 
 PROTOCOL_VERSION = 1
@@ -24,6 +23,21 @@ INLINE_MAX_BYTES = 128 << 10
 """Files up to this size travel inside a Changes frame; larger ones by FileBegin."""
 
 
+def basis_number(partial: int, entry_id: int) -> int:
+    """The number of the basis that is a partial's bytes followed by an entry's content.
+
+    Args:
+        partial: Number of a `Partial`; 0 for none.
+        entry_id: Entry id of the compared catalog; 0 for none.
+    """
+    return partial * MAX_ENTRY_ID + entry_id
+
+
+def basis_parts(number: int) -> tuple[int, int]:
+    """The partial's number and the entry id in a basis number; 0 for what it lacks."""
+    return divmod(number, MAX_ENTRY_ID)
+
+
 class Refusal(enum.IntEnum):
     """Why a server says no. Each code has one meaning and one exit code at the client."""
 
@@ -33,28 +47,39 @@ class Refusal(enum.IntEnum):
     STORE_FULL = 4
     CORRUPT = 5
     CATALOG_DIFFERS = 6
+    NOT_TRUSTED = 7
+    NO_SLOT = 8
+    GOING_DOWN = 9
 
 
-class _Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class ControlMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Base of the control messages."""
 
 
-class Hello(_Message, frozen=True):
-    """Both ends, first: protocol version and software version."""
+class Hello(ControlMessage, frozen=True):
+    """Both ends, first.
+
+    Attributes:
+        protocol: Protocol version.
+        software: Software version, for people.
+        renew: Server: your certificate should be renewed now.
+    """
 
     protocol: int
     software: str
+    renew: bool = False
 
 
-class Open(_Message, frozen=True):
+class Open(ControlMessage, frozen=True):
     """Client: I want to back up into this task.
 
     Attributes:
         point: Sync point name.
         task: Task name.
-        client: The client's name for itself (informative; who it is, the connection knows).
+        client: The client's name for itself (counts only where the connection knows no better).
         source: Source identity.
         dry_run: Nothing will be sent: only the catalog to compare with is wanted.
+        waits: Whether to wait when all slots of the sync point are taken.
     """
 
     point: str
@@ -62,9 +87,32 @@ class Open(_Message, frozen=True):
     client: str
     source: str
     dry_run: bool
+    waits: bool = True
 
 
-class Opened(_Message, frozen=True):
+class Queued(ControlMessage, frozen=True):
+    """Server: all slots are taken; `place` others, you included, go before the next free one is yours."""
+
+    place: int
+
+
+class Partial(ControlMessage, frozen=True):
+    """A large file of which an interrupted run had received a part.
+
+    Attributes:
+        number: From 1; half of a basis number.
+        dev: Device number of the file at the source, as in its row.
+        ino: Its inode number likewise.
+        size: Bytes that are here.
+    """
+
+    number: int
+    dev: int
+    ino: int
+    size: int
+
+
+class Opened(ControlMessage, frozen=True):
     """Server: the task is yours.
 
     Attributes:
@@ -76,6 +124,7 @@ class Opened(_Message, frozen=True):
         next_id: Smallest entry id the client may assign.
         expected_entries: Entries of that catalog, for progress.
         expected_bytes: Sum of its file sizes, likewise.
+        partials: Parts of large files that an interrupted run had received: bases for deltas.
     """
 
     task_id: str
@@ -85,9 +134,10 @@ class Opened(_Message, frozen=True):
     next_id: int
     expected_entries: int
     expected_bytes: int
+    partials: list[Partial]
 
 
-class Refused(_Message, frozen=True):
+class Refused(ControlMessage, frozen=True):
     """Server: no. `problem` and `remedy` are for people only; programs go by `code`."""
 
     code: Refusal
@@ -96,60 +146,60 @@ class Refused(_Message, frozen=True):
     remedy: str
 
 
-class FetchCatalog(_Message, frozen=True):
+class FetchCatalog(ControlMessage, frozen=True):
     """Client: I do not have the catalog to compare with; send its rows."""
 
 
-class CatalogRows(_Message, frozen=True):
+class CatalogRows(ControlMessage, frozen=True):
     """Server: rows, as one zstd frame of a MessagePack `CatalogBatch`."""
 
     compressed: bytes
 
 
-class CatalogBatch(_Message, frozen=True):
+class CatalogBatch(ControlMessage, frozen=True):
     """What a CatalogRows frame holds."""
 
     entries: list[Entry]
     principals: list[Principal]
 
 
-class CatalogEnd(_Message, frozen=True):
+class CatalogEnd(ControlMessage, frozen=True):
     """Server: those were all rows."""
 
 
-class Keep(_Message, frozen=True, tag=1):
+class Keep(ControlMessage, frozen=True, tag=1):
     """The row changes, the content stays where it is (metadata, or another place)."""
 
     entry: Entry
 
 
-class Make(_Message, frozen=True, tag=2):
+class Make(ControlMessage, frozen=True, tag=2):
     """A directory or a symlink: all of it is in the row."""
 
     entry: Entry
 
 
-class Store(_Message, frozen=True, tag=3):
+class Store(ControlMessage, frozen=True, tag=3):
     """A small file with its content."""
 
     entry: Entry
     content: bytes
 
 
-class Link(_Message, frozen=True, tag=4):
+class Link(ControlMessage, frozen=True, tag=4):
     """A file whose content the compared catalog has under another (or this) entry id."""
 
     entry: Entry
     source: int
 
 
-class Remove(_Message, frozen=True, tag=5):
+class Remove(ControlMessage, frozen=True, tag=5):
     """The entry is gone, and with it whatever is still below it."""
 
     id: int
 
 
-class Name(_Message, frozen=True, tag=6):
+class Name(ControlMessage, frozen=True, tag=6):
     """What the source's machine calls a number; an empty name withdraws it."""
 
     principal: Principal
@@ -158,61 +208,71 @@ class Name(_Message, frozen=True, tag=6):
 Change = Keep | Make | Store | Link | Remove | Name
 
 
-class Changes(_Message, frozen=True):
+class Changes(ControlMessage, frozen=True):
     """Client: changes to the version being made, applied in order."""
 
     changes: list[Change]
 
 
-class WantSignature(_Message, frozen=True):
-    """Client: send the signature of the content that the compared catalog has under this id."""
+class WantSignature(ControlMessage, frozen=True):
+    """Client: send the signature of the basis with this number (`basis_number`)."""
 
     id: int
 
 
-class NoSignature(_Message, frozen=True):
+class NoSignature(ControlMessage, frozen=True):
     """Server: there is nothing to make a signature of; send the file whole."""
 
     id: int
 
 
-class FileBegin(_Message, frozen=True):
-    """Client: the content of one large file follows.
+class FileBegin(ControlMessage, frozen=True):
+    """The end that sends content: that of one large file follows.
 
     Attributes:
         id: Its entry id.
-        basis: Entry id (of the compared catalog) that FileDelta frames are against; 0: none come.
+        basis: Number of the basis that FileDelta frames are against; 0: none come.
+        dev: Device number of the file at the source; in a restore 0.
+        ino: Its inode number likewise: what a later `Partial` is known by.
     """
 
     id: int
     basis: int
+    dev: int
+    ino: int
 
 
-class FileEnd(_Message, frozen=True):
-    """Client: that was all of it; this is its row, digest included."""
+class FileEnd(ControlMessage, frozen=True):
+    """The end that sends content: that was all of it; this is its row, digest included."""
 
     entry: Entry
 
 
-class FileAbort(_Message, frozen=True):
-    """Client: forget what came since FileBegin (the file vanished under the reader)."""
+class FileAbort(ControlMessage, frozen=True):
+    """The end that sends content: forget what came since FileBegin.
+
+    Attributes:
+        id: The file's entry id.
+        problem: What is wrong with it, for people; "" when it merely changed or vanished.
+    """
 
     id: int
+    problem: str = ""
 
 
-class Checkpoint(_Message, frozen=True):
+class Checkpoint(ControlMessage, frozen=True):
     """Client: make durable all I sent before this."""
 
     number: int
 
 
-class CheckpointDone(_Message, frozen=True):
+class CheckpointDone(ControlMessage, frozen=True):
     """Server: it is."""
 
     number: int
 
 
-class Finish(_Message, frozen=True):
+class Finish(ControlMessage, frozen=True):
     """Client: the version is complete; mine has this logical digest.
 
     Attributes:
@@ -224,13 +284,13 @@ class Finish(_Message, frozen=True):
     report: Counts
 
 
-class Need(_Message, frozen=True):
+class Need(ControlMessage, frozen=True):
     """Server: I do not have the content of these entries (damage, or a digest that did not match)."""
 
     ids: list[int]
 
 
-class Committed(_Message, frozen=True):
+class Committed(ControlMessage, frozen=True):
     """Server: the version is durable and visible."""
 
     version: str
@@ -240,32 +300,144 @@ class Committed(_Message, frozen=True):
     new_bytes: int
 
 
-class Expired(_Message, frozen=True):
+class Expired(ControlMessage, frozen=True):
     """Server: what the retention rule let go after this commit, or why it held ("" if not)."""
 
     versions: list[str]
     held: str
 
 
-class Leave(_Message, frozen=True):
+class Leave(ControlMessage, frozen=True):
     """Client: no version will be made in this session (dry run)."""
 
 
+class Ask(ControlMessage, frozen=True):
+    """Client: a command (`ssfs.protocol.requests`), encoded."""
+
+    request: bytes
+
+
+class AnswerPart(ControlMessage, frozen=True):
+    """Server: a piece of the encoded answer to a command; more follow."""
+
+    content: bytes
+
+
+class AnswerEnd(ControlMessage, frozen=True):
+    """Server: the last piece of it."""
+
+    content: bytes
+
+
+class Fetch(ControlMessage, frozen=True):
+    """Client: I want to restore from this version.
+
+    Attributes:
+        point: Sync point name.
+        task: Task name; "" for the only one of the sync point.
+        version: Any spelling of a version (README, "Use it").
+        paths: Entries below the version's root; none: all of it.
+    """
+
+    point: str
+    task: str
+    version: str
+    paths: list[bytes]
+
+
+class Fetched(ControlMessage, frozen=True):
+    """Server: this version it is; the rows of what was asked for follow, directories above included.
+
+    Attributes:
+        version: Its id.
+        mount_name: The name a mount lists it under, "" if none.
+        entries: Entries wanted, for progress.
+        size_bytes: Their content likewise.
+    """
+
+    version: str
+    mount_name: str
+    entries: int
+    size_bytes: int
+
+
+class WantContents(ControlMessage, frozen=True):
+    """Client: send the content of these files, in this order."""
+
+    ids: list[int]
+
+
+class Contents(ControlMessage, frozen=True):
+    """Server: the content of small files, each under its id, in the order asked for."""
+
+    files: list[tuple[int, bytes]]
+
+
+class NoContent(ControlMessage, frozen=True):
+    """Server: the content of the file asked for next cannot be had; why, for people."""
+
+    id: int
+    problem: str
+
+
+class AskAuthority(ControlMessage, frozen=True):
+    """Client without a certificate: what is your certificate authority's certificate?"""
+
+
+class Authority(ControlMessage, frozen=True):
+    """Server: this (PEM); believe it only if the fingerprint of the code is its."""
+
+    certificate: bytes
+
+
+class Enroll(ControlMessage, frozen=True):
+    """Client without a certificate: here is the secret of my code, and a signing request (PEM)."""
+
+    secret: bytes
+    request: bytes
+
+
+class Renew(ControlMessage, frozen=True):
+    """Client: my certificate runs out, sign another one (a signing request, PEM)."""
+
+    request: bytes
+
+
+class Enrolled(ControlMessage, frozen=True):
+    """Server: your certificate (PEM), the name it is for, and the sync points you may use."""
+
+    certificate: bytes
+    client: str
+    points: list[str]
+
+
 class FileRaw(msgspec.Struct, frozen=True):
-    """Client: the next bytes of the open file, as they are."""
+    """The end that sends content: the next bytes of the open file, as they are."""
 
     content: memoryview | bytes
 
 
 class FileDelta(msgspec.Struct, frozen=True):
-    """Client: a piece of a delta for the next segment of the open file; `last` ends the segment."""
+    """The end that sends content: a piece of a delta for the next segment of the open file; `last` ends the segment."""
 
     last: bool
     content: memoryview | bytes
 
 
 class SignaturePart(msgspec.Struct, frozen=True):
-    """Server: a piece of the signature asked for; `last` ends it."""
+    """Server: a piece of the signature of the basis with this number; `last` ends it."""
+
+    id: int
+    last: bool
+    content: memoryview | bytes
+
+
+class BasisPart(msgspec.Struct, frozen=True):
+    """Client that restores: a piece of the signature of its own file; `last` ends it.
+
+    After the last one the server sends the content of entry `id` as a delta against that file; it
+    counts as asked for with the last piece.
+    """
 
     id: int
     last: bool
@@ -296,44 +468,19 @@ Message = (
     | Committed
     | Expired
     | Leave
+    | Queued
+    | Ask
+    | AnswerPart
+    | AnswerEnd
+    | Fetch
+    | Fetched
+    | WantContents
+    | BasisPart
+    | Contents
+    | NoContent
+    | AskAuthority
+    | Authority
+    | Enroll
+    | Renew
+    | Enrolled
 )
-
-CONTROL_TYPES: dict[int, type[_Message]] = {
-    1: Hello,
-    2: Open,
-    3: Opened,
-    4: Refused,
-    5: FetchCatalog,
-    6: CatalogRows,
-    7: CatalogEnd,
-    8: Changes,
-    9: WantSignature,
-    10: NoSignature,
-    12: FileBegin,
-    15: FileEnd,
-    16: FileAbort,
-    17: Checkpoint,
-    18: CheckpointDone,
-    19: Finish,
-    20: Need,
-    21: Committed,
-    22: Expired,
-    23: Leave,
-}
-"""Frame type number of each control message."""
-
-SIGNATURE_PART = 11
-FILE_RAW = 13
-FILE_DELTA = 14
-
-TYPE_NUMBERS: dict[type, int] = {kind: number for number, kind in CONTROL_TYPES.items()} | {
-    SignaturePart: SIGNATURE_PART,
-    FileRaw: FILE_RAW,
-    FileDelta: FILE_DELTA,
-}
-
-_encoder = msgspec.msgpack.Encoder()
-encode_control: Callable[[object], bytes] = _encoder.encode
-DECODERS: dict[int, msgspec.msgpack.Decoder[_Message]] = {
-    number: msgspec.msgpack.Decoder(kind) for number, kind in CONTROL_TYPES.items()
-}

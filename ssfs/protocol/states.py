@@ -4,20 +4,32 @@
 the messages of both directions, each on what it sent and what it received, in its own order. The two
 orders may differ only where the table says the same for both: a server's answers to what the client
 asked for (`SignaturePart`, `NoSignature`, `CheckpointDone`) leave the state alone and are allowed wherever
-the client can have gone meanwhile. PROTOCOL.md's table is written from this one.
+the client can have gone meanwhile; so do, in a restore, a client's requests (`WantContents`, `BasisPart`).
+PROTOCOL.md's table is written from this one.
 """
 
 import enum
 
 from ssfs.protocol.messages import (
+    AnswerEnd,
+    AnswerPart,
+    Ask,
+    AskAuthority,
+    Authority,
+    BasisPart,
     CatalogEnd,
     CatalogRows,
     Changes,
     Checkpoint,
     CheckpointDone,
     Committed,
+    Contents,
+    Enroll,
+    Enrolled,
     Expired,
+    Fetch,
     FetchCatalog,
+    Fetched,
     FileAbort,
     FileBegin,
     FileDelta,
@@ -27,11 +39,15 @@ from ssfs.protocol.messages import (
     Hello,
     Leave,
     Need,
+    NoContent,
     NoSignature,
     Open,
     Opened,
+    Queued,
     Refused,
+    Renew,
     SignaturePart,
+    WantContents,
     WantSignature,
 )
 
@@ -61,6 +77,12 @@ class State(enum.Enum):
     IN_FILE = "in file"
     FINISHING = "finishing"
     COMMITTED = "committed"
+    ASKED = "asked"
+    ENROLLING = "enrolling"
+    FINDING = "finding"
+    ROWS = "rows"
+    RESTORING = "restoring"
+    RESTORING_FILE = "restoring file"
     CLOSED = "closed"
 
 
@@ -81,11 +103,29 @@ def _answers(state: State) -> Rules:
     return dict.fromkeys((SignaturePart, NoSignature, CheckpointDone), (_S, state))
 
 
+def _requests(state: State) -> Rules:
+    """What a restoring client may ask for at any time, which changes no state."""
+    return dict.fromkeys((WantContents, BasisPart), (_C, state))
+
+
 TRANSITIONS: dict[State, Rules] = {
     State.START: {Hello: (_C, State.GREETED)},
     State.GREETED: {Hello: (_S, State.READY), Refused: (_S, State.CLOSED)},
-    State.READY: {Open: (_C, State.OPENING)},
-    State.OPENING: {Opened: (_S, State.OPENED), Refused: (_S, State.CLOSED)},
+    State.READY: {
+        Open: (_C, State.OPENING),
+        Ask: (_C, State.ASKED),
+        Fetch: (_C, State.FINDING),
+        AskAuthority: (_C, State.ENROLLING),
+        Enroll: (_C, State.ENROLLING),
+        Renew: (_C, State.ENROLLING),
+        Leave: (_C, State.CLOSED),
+        Refused: (_S, State.CLOSED),
+    },
+    State.OPENING: {
+        Queued: (_S, State.OPENING),
+        Opened: (_S, State.OPENED),
+        Refused: (_S, State.CLOSED),
+    },
     State.OPENED: {
         FetchCatalog: (_C, State.FETCHING),
         Leave: (_C, State.CLOSED),
@@ -118,6 +158,38 @@ TRANSITIONS: dict[State, Rules] = {
         Refused: (_S, State.CLOSED),
     },
     State.COMMITTED: {Expired: (_S, State.CLOSED), Refused: (_S, State.CLOSED)},
+    State.ASKED: {
+        AnswerPart: (_S, State.ASKED),
+        AnswerEnd: (_S, State.READY),
+        Refused: (_S, State.CLOSED),
+    },
+    State.ENROLLING: {
+        Authority: (_S, State.READY),
+        Enrolled: (_S, State.READY),
+        Refused: (_S, State.CLOSED),
+    },
+    State.FINDING: {Fetched: (_S, State.ROWS), Refused: (_S, State.CLOSED)},
+    State.ROWS: {
+        CatalogRows: (_S, State.ROWS),
+        CatalogEnd: (_S, State.RESTORING),
+        Refused: (_S, State.CLOSED),
+    },
+    State.RESTORING: {
+        **_requests(State.RESTORING),
+        Contents: (_S, State.RESTORING),
+        NoContent: (_S, State.RESTORING),
+        FileBegin: (_S, State.RESTORING_FILE),
+        Leave: (_C, State.CLOSED),
+        Refused: (_S, State.CLOSED),
+    },
+    State.RESTORING_FILE: {
+        **_requests(State.RESTORING_FILE),
+        FileRaw: (_S, State.RESTORING_FILE),
+        FileDelta: (_S, State.RESTORING_FILE),
+        FileEnd: (_S, State.RESTORING),
+        FileAbort: (_S, State.RESTORING),
+        Refused: (_S, State.CLOSED),
+    },
     State.CLOSED: {},
 }
 

@@ -16,14 +16,25 @@ from ssfs.model.entry import Entry, Kind, Principal
 from ssfs.model.version import Counts
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import (
+    AnswerEnd,
+    AnswerPart,
+    Ask,
+    AskAuthority,
+    Authority,
+    BasisPart,
     CatalogEnd,
     CatalogRows,
     Changes,
     Checkpoint,
     CheckpointDone,
     Committed,
+    Contents,
+    Enroll,
+    Enrolled,
     Expired,
+    Fetch,
     FetchCatalog,
+    Fetched,
     FileAbort,
     FileBegin,
     FileDelta,
@@ -38,14 +49,19 @@ from ssfs.protocol.messages import (
     Message,
     Name,
     Need,
+    NoContent,
     NoSignature,
     Open,
     Opened,
+    Partial,
+    Queued,
     Refusal,
     Refused,
     Remove,
+    Renew,
     SignaturePart,
     Store,
+    WantContents,
     WantSignature,
 )
 from ssfs.protocol.states import TRANSITIONS, Role, State
@@ -83,7 +99,16 @@ REFUSED = Refused(Refusal.STORE_FULL, "No space", b"/store", "make some")
 ONE_OF_EACH: tuple[Message, ...] = (
     Hello(1, "0.1"),
     Open("main", "task", "nas1", "/srv/docs", dry_run=False),
-    Opened("0123456789abcdef", "000001-2024-05-01T020000Z", bytes(32), False, 8, 7, 1 << 40),
+    Opened(
+        "0123456789abcdef",
+        "000001-2024-05-01T020000Z",
+        bytes(32),
+        False,
+        8,
+        7,
+        1 << 40,
+        [Partial(1, 0, -5, 9)],
+    ),
     REFUSED,
     FetchCatalog(),
     CatalogRows(b"rows"),
@@ -92,7 +117,7 @@ ONE_OF_EACH: tuple[Message, ...] = (
     WantSignature(7),
     NoSignature(7),
     SignaturePart(7, False, b"sums"),
-    FileBegin(7, 6),
+    FileBegin(7, 6, 0, -5),
     FileRaw(b"raw bytes"),
     FileDelta(True, b"delta"),
     FileEnd(ROW),
@@ -104,6 +129,21 @@ ONE_OF_EACH: tuple[Message, ...] = (
     Committed("000001-2024-05-01T020000Z", "2024-05-01", 2, 3, 3),
     Expired(["000001-2024-05-01T020000Z"], ""),
     Leave(),
+    Queued(2),
+    Ask(b"request"),
+    AnswerPart(b"ans"),
+    AnswerEnd(b"wer"),
+    Fetch("main", "task", "latest~1", [b"caf\xe9/a"]),
+    Fetched("000001-2024-05-01T020000Z", "2024-05-01", 2, 3),
+    WantContents([7, 8]),
+    BasisPart(7, True, b"sums"),
+    Contents([(7, b"abc"), (8, b"")]),
+    NoContent(7, "damaged"),
+    AskAuthority(),
+    Authority(b"certificate"),
+    Enroll(b"secret", b"request"),
+    Renew(b"request"),
+    Enrolled(b"certificate", "nas1", ["main"]),
 )
 SAMPLES: dict[type, Message] = {type(message): message for message in ONE_OF_EACH}
 
@@ -128,7 +168,7 @@ def random_split(rng: random.Random) -> Split:
 
 def kept(message: Message) -> Message:
     """The message with bytes of its own, to compare it later."""
-    if isinstance(message, FileRaw | FileDelta | SignaturePart):
+    if isinstance(message, FileRaw | FileDelta | SignaturePart | BasisPart):
         return msgspec.structs.replace(message, content=bytes(message.content))
     return message
 

@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssfs.errors import LocalProtocolError, RemoteProtocolError
+from ssfs.protocol.codec import BULK_TYPES, TYPE_NUMBERS
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import (
     MAX_PAYLOAD_BYTES,
-    TYPE_NUMBERS,
     CatalogRows,
     FileDelta,
     FileRaw,
     Hello,
-    SignaturePart,
 )
 from ssfs.protocol.states import TRANSITIONS, Role, State
 from tests.fakes.peers import (
@@ -143,7 +142,7 @@ def test_each_message_cut_short_inside_its_frame_is_refused_or_shorter():
             except RemoteProtocolError:
                 continue
             # Only bulk content has no length of its own.
-            assert isinstance(message, FileRaw | FileDelta | SignaturePart)
+            assert isinstance(message, tuple(BULK_TYPES.values()))
             assert bytes(SAMPLES[kind].content).startswith(message.content)
 
 
@@ -214,7 +213,7 @@ def test_deep_nesting_is_the_peers_fault():
         receive_all(end_in(State.TRANSFER, Role.SERVER), [frame])
 
 
-@pytest.mark.parametrize("number", [0, 24, 255])
+@pytest.mark.parametrize("number", [0, 99, 255])
 def test_unknown_frame_type_is_refused(number):
     with pytest.raises(RemoteProtocolError, match=f"unknown type {number}"):
         receive_all(Connection(Role.SERVER), [struct.pack("<IB", 0, number)])
