@@ -131,6 +131,7 @@ class PointSettings(msgspec.Struct, frozen=True):
 
     format: int
     policy: Policy
+    max_concurrent: int = 8
 
 
 class StoreSettings(msgspec.Struct, frozen=True):
