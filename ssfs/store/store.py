@@ -177,22 +177,19 @@ class Store:
     def create_point(self, name: str, policy: Policy | None = None) -> "Point":
         """The sync point, made with the store's default policy if there is none yet."""
         check_name(name, "sync point")
-        with store_errors(self.path):
-            parent = open_directory(os.path.join(self.path, b"points"))
+        points = os.path.join(self.path, b"points")
+        # Several clients may come with their first backups at once.
+        with store_errors(self.path), DirectoryLock(points) as guard:
+            guard.exclusive()
+            fd = make_directory(name.encode(), dir_fd=guard.fd)
             try:
-                fd = make_directory(name.encode(), dir_fd=parent)
-                try:
-                    if not os.path.exists(
-                        os.path.join(self.path, b"points", name.encode(), b"point.toml")
-                    ):
-                        os.close(make_directory(b"tasks", dir_fd=fd))
-                        settings = PointSettings(FORMAT, policy or self.settings.policy)
-                        write_text_file(b"point.toml", settings, dir_fd=fd)
-                    fsync(parent)
-                finally:
-                    os.close(fd)
+                if not os.path.exists(os.path.join(points, name.encode(), b"point.toml")):
+                    os.close(make_directory(b"tasks", dir_fd=fd))
+                    settings = PointSettings(FORMAT, policy or self.settings.policy)
+                    write_text_file(b"point.toml", settings, dir_fd=fd)
+                fsync(guard.fd)
             finally:
-                os.close(parent)
+                os.close(fd)
         return self.point(name)
 
 

@@ -1,5 +1,6 @@
 """Stores, points and tasks: made once, named safely, owned by one."""
 
+import concurrent.futures
 import os
 import threading
 from pathlib import Path
@@ -167,3 +168,11 @@ def test_strange_names_among_the_versions_are_left_alone(tmp_path):
         (versions / name).mkdir()
     assert [str(version.id) for version in task.versions()] == ["000002-2024-05-01T020000Z"]
     assert task.next_sequence() == 3
+
+
+def test_first_backups_of_several_clients_may_make_one_point_at_once(tmp_path):
+    store = create(tmp_path / "store")
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for number in range(10):
+            points = list(pool.map(store.create_point, [f"point-{number}"] * 8))
+            assert {point.settings for point in points} == {points[0].settings}
