@@ -101,13 +101,22 @@ def is_due(
     return not_after - now < life * _RENEWED_WITH_LEFT
 
 
+def to_der(certificate: bytes) -> bytes:
+    """The DER form of a certificate (PEM); the first one, if there are more.
+
+    Raises:
+        TrustError: It is none.
+    """
+    return _to_der(_parse_certificate(certificate))
+
+
 def fingerprint(certificate: bytes) -> bytes:
     """SHA-256 of a certificate (PEM) in its DER form.
 
     Raises:
         TrustError: It is none.
     """
-    return hashlib.sha256(_to_der(_parse_certificate(certificate))).digest()
+    return hashlib.sha256(to_der(certificate)).digest()
 
 
 def pin_authority(certificate: bytes, expected: bytes) -> bytes:
