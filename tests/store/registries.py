@@ -46,3 +46,14 @@ def enrol(registry: Registry, name: str = "nas1", now: datetime.datetime = NOW, 
     secret = invite(registry, name, now=now, **grant)
     key = make_key()
     return Machine(key, registry.redeem(secret, make_request(key), now).certificate)
+
+
+def pki(registry: Registry) -> Path:
+    """The registry's directory."""
+    return Path(os.fsdecode(registry.path))
+
+
+def files_of(registry: Registry) -> dict[str, bytes]:
+    """Its files, by their path in it."""
+    top = pki(registry)
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*.*")}
