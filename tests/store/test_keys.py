@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import ssl
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,14 @@ def server_text(registry: Registry, now: datetime.datetime):
     key, certificate, authority = (Path(os.fsdecode(path)).read_bytes() for path in files)
     check_issued(certificate, key, authority)
     return key, read_certificate(to_der(certificate))
+
+
+def test_files_of_the_server_are_what_ssl_takes(registry: Registry):
+    files = registry.ensure_server_certificate(NOW)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.key)
+    context.load_verify_locations(files.authority)
+    assert len(context.get_ca_certs()) == 1
 
 
 def test_server_certificate_is_kept_until_it_is_due(registry: Registry):
