@@ -34,6 +34,9 @@ COMMANDS = {
     "mount": "Show the versions as dated directories.",
     "umount": "Take a mount away.",
     "restore": "Copy a version, a directory or a file out.",
+    "invite": "Print a code with which a client can enrol.",
+    "revoke": "Take a client's access away.",
+    "clients": "List clients of a store and open invitations.",
 }
 """Every command and what it does; command NAME is the function NAME of the module ssfs.cli.NAME."""
 

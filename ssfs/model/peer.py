@@ -1,60 +1,80 @@
-"""Who is at the other end, and what that allows: pure decisions over a name, roles and sync points.
+"""Who is at the other end, and what it may do: values and pure decisions.
 
-What a peer may do is the store's registry's to say (`ssfs.store.clients`), or the account's that started a
-server over ssh; never the peer's own messages'.
+A peer's name comes from its certificate, its roles and points from the store's registry
+(`ssfs.store.clients`), never from what it says itself. Every question "may it?" is answered by a
+method here, and nowhere else; one that is not answered with yes is a no.
 """
 
 import enum
 
 import msgspec
 
-ALL_POINTS = "*"
-
 
 class Role(enum.StrEnum):
-    """What a client is let do, in the sync points it is granted."""
+    """What a client is there for; a client may have several."""
 
     BACKUP = "backup"
-    """Add versions to its own tasks, and read those."""
+    """Adds versions to its own tasks, and reads those."""
     RESTORE = "restore"
-    """Read all tasks."""
+    """Reads every task of its points."""
     ADMIN = "admin"
-    """Read all tasks; pin, delete and expire versions, set policies."""
+    """Reads every task of its points, and may pin, delete, expire and set their policy too."""
+
+
+ALL_POINTS = "*"
+"""Among a peer's points: whatever point there is or will be. No point can have this name."""
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """A client, as far as the store knows it.
+    """The other end of a session.
 
     Attributes:
-        name: Who it is; the owner of the tasks it makes. "": whoever has the store's files
-            themselves, who is called what they call themselves.
-        roles: What it may do.
-        points: Sync points in which it may; `*` is all of them.
+        name: Its name; whose tasks are its own. Empty: as it calls itself (see `called`).
+        roles: What it is there for.
+        points: The sync points it may use, or `ALL_POINTS` among them.
+        is_known: Whether it has proved who it is. Who has not may at most enrol.
     """
 
     name: str
     roles: frozenset[Role]
     points: frozenset[str]
+    is_known: bool = True
+
+    def called(self, claimed: str) -> "Peer":
+        """This peer under its name; the one it claims only if nothing says better who it is."""
+        if self.name or not self.is_known:
+            return self
+        return msgspec.structs.replace(self, name=claimed)
 
     def may_use_point(self, point: str) -> bool:
-        """Whether anything in this sync point is its business."""
-        return bool(self.points & {ALL_POINTS, point})
+        """Whether the sync point exists for it at all."""
+        return self.is_known and (point in self.points or ALL_POINTS in self.points)
 
     def may_back_up(self, point: str) -> bool:
-        """Whether it may add versions to tasks of its own there."""
-        return Role.BACKUP in self.roles and self.may_use_point(point)
+        """Whether it may add versions, to tasks of its own, in a sync point."""
+        return self.may_use_point(point) and Role.BACKUP in self.roles
 
     def may_read_task(self, point: str, owner: str) -> bool:
-        """Whether it may see and restore a task of this owner."""
+        """Whether it may list and read the versions of a task.
+
+        Args:
+            point: The sync point the task is in.
+            owner: Name of the client whose task it is.
+        """
         if not self.may_use_point(point):
             return False
-        is_own = Role.BACKUP in self.roles and owner == self.name
-        return is_own or bool(self.roles & {Role.RESTORE, Role.ADMIN})
+        if self.roles & {Role.RESTORE, Role.ADMIN}:
+            return True
+        # Nobody is nameless: an empty name must not match an empty owner.
+        return Role.BACKUP in self.roles and bool(self.name) and owner == self.name
 
     def may_administer(self, point: str) -> bool:
-        """Whether it may pin, delete, expire and set the policy there."""
-        return Role.ADMIN in self.roles and self.may_use_point(point)
+        """Whether it may pin, delete and expire versions of a sync point, and set its policy."""
+        return self.may_use_point(point) and Role.ADMIN in self.roles
 
+
+NOBODY = Peer("", frozenset(), frozenset(), is_known=False)
+"""Who has shown no certificate."""
 
 LOCAL = Peer("", frozenset(Role), frozenset({ALL_POINTS}))
-"""Whoever has the store's files: nothing could be kept from them."""
+"""Whoever has the store's files themselves, here or over ssh: no rule of ours could bind them."""

@@ -1,0 +1,1 @@
+"""Certificates and enrolment codes: pure values and functions, no disk, no network, no clock."""
