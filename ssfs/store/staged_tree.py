@@ -60,6 +60,8 @@ class StagedTree:
         self._linker = Linker(incoming)
         self._fsync_each = fsync_each
         self._staged: list[StagedFile] = []
+        # Ids under which the compared catalog has content that the base has not: an earlier run's.
+        self._not_in_base: set[int] = set()
 
     @property
     def fresh_copies(self) -> int:
@@ -176,11 +178,15 @@ class StagedTree:
     # -- large files -----------------------------------------------------------------------------
 
     def open_basis(self, entry_id: int) -> int | None:
-        """A descriptor of the content an id has in the base, else here; None if there is none.
+        """A descriptor of the content an id has in the compared catalog; None if there is none.
 
-        The base first: it cannot change between a signature and the patch that goes with it.
+        The base first: it cannot change between a signature and the patch that goes with it. But not
+        where an earlier run has staged other content: the client knows the size of that, and
+        refuses a signature that is too long for it.
         """
-        trees = [(self._base.catalog, self._base.tree)] if self._base else []
+        trees = []
+        if self._base is not None and entry_id not in self._not_in_base:
+            trees.append((self._base.catalog, self._base.tree))
         if entry_id not in self.missing:
             trees.append((self.catalog, self._tree))
         for catalog, tree in trees:

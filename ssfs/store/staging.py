@@ -156,6 +156,8 @@ class Staging(StagedTree):
         reconciler = Reconciler(self.catalog, self._tree, self._base, staged, self._linker)
         self._tree.forget()
         self.missing.update(reconciler.run())
+        if self._base is not None:
+            self._not_in_base = {file.id for file in staged} | self.missing
 
     # -- durability ------------------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ class Disk:
 
     def unmount(self) -> None:
         """Unmount it; waits for those who still use it."""
-        for attempt in range(40):
+        for attempt in range(100):
             ended = subprocess.run(
                 ["umount", self.mountpoint], capture_output=True, text=True, check=False
             )

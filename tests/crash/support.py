@@ -1,7 +1,8 @@
 """What all crash tests share: a source, a store and a client's cache, with the command line between.
 
 A `Rig` knows what was acknowledged: the versions that a `sync` which ended with 0 or 3 printed, and what
-the source was then. `Rig.check` holds the store to it.
+the source was then. `Rig.check` holds the store to it. It also knows what the runs since then have seen, of
+which a killed one may have left a part in staging/: `check_continuity` judges by that what stayed.
 """
 
 import json
@@ -26,8 +27,11 @@ from tests.fakes.trees import (
     verify_version,
 )
 
-HANG_S = 60
-"""No run here takes that long: one that does waits for a process that is dead."""
+HANG_S = 240
+"""No run here takes that long: one that does waits for a process that is dead.
+
+A run may have to wait for what others write: syncfs writes all of a disk that tests share.
+"""
 
 DONE = (0, 3)
 
@@ -63,6 +67,7 @@ class Rig:
         self.store = store or directory / "store"
         self.cache = directory / "cache"
         self.acknowledged: dict[str, SourceImage] = {}
+        self._seen: list[SourceImage] = []
 
     @property
     def location(self) -> str:
@@ -81,6 +86,7 @@ class Rig:
             if mine.exists():
                 subprocess.run(["cp", "-a", mine, theirs], check=True)
         other.acknowledged = dict(self.acknowledged)
+        other._seen = list(self._seen)
         return other
 
     def remove(self) -> None:
@@ -135,7 +141,8 @@ class Rig:
 
     def sync(self, *, command: Sequence[str] | None = None) -> dict[str, object]:
         """A sync that has to succeed; its summary. What it made is checked."""
-        image = remember(self.source)
+        image = self.look()
+        seen = self._seen
         ended = self.run(*self.sync_arguments, command=command)
         assert ended.returncode == 0, f"the sync did not succeed: {ended}"
         summary = self.acknowledge(ended, image)
@@ -146,10 +153,16 @@ class Rig:
         verify_version(newest)
         compare_with_version(image, newest)
         if len(self.versions()) > 1:
-            check_continuity(self.versions()[-2], newest)
+            check_continuity(self.versions()[-2], newest, seen)
         assert not (self.task_path / "staging").exists()
         assert list((self.task_path / "trash").iterdir()) == []
         return summary
+
+    def look(self) -> SourceImage:
+        """What the source is now. To be called before each run that may leave a staging."""
+        image = remember(self.source)
+        self._seen.append(image)
+        return image
 
     def acknowledge(
         self, ended: "subprocess.CompletedProcess[str]", image: SourceImage
@@ -159,9 +172,21 @@ class Rig:
             return None
         summary: dict[str, object] = json.loads(ended.stdout)
         self.acknowledged[str(summary["version"])] = image
+        self._seen = []
         for expired in summary["expired"]:  # type: ignore[attr-defined]
             self.acknowledged.pop(expired, None)
         return summary
+
+    def accept(self, image: SourceImage) -> None:
+        """Hold the store from now on to the versions that nobody was told of, too.
+
+        Args:
+            image: What the source was when they were made.
+        """
+        for version in self.versions():
+            if str(version.id) not in self.acknowledged:
+                self.acknowledged[str(version.id)] = image
+                self._seen = []
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -203,20 +228,36 @@ class Rig:
             compare_with_version(image, version)
 
 
-def check_continuity(older: Version, newer: Version) -> None:
+def check_continuity(older: Version, newer: Version, seen: Sequence[SourceImage]) -> None:
     """What stayed in the source is the same entry and the same inode in two following versions.
+
+    A path keeps its id while its kind stays, and its inode while its content stays (FORMAT.md, "Entry
+    ids"). Whether it stayed is for the runs to say, the killed ones too: a file that one of them saw as a
+    directory, and has staged so, is a new entry in the next version, even if it has got its old inode
+    number back. The two versions alone do not tell.
+
+    Args:
+        older: The version that `newer` began as.
+        newer: The one right after it.
+        seen: What the source was in each run since `older`.
 
     Raises:
         AssertionError: It is not; a sync that started from nothing makes it so.
     """
     before, after = entries_by_path(older), entries_by_path(newer)
     inodes_before, inodes_after = tree_inodes(older), tree_inodes(newer)
+    wrong = []
     for path in before.keys() & after.keys():
         was, is_now = before[path], after[path]
-        if (was.kind, was.ino) == (is_now.kind, is_now.ino):
-            assert was.id == is_now.id, f"{path!r}: id {was.id} has become {is_now.id}"
-        if was.id == is_now.id and (was.size, was.digest) == (is_now.size, is_now.digest):
-            assert inodes_before.get(path) == inodes_after.get(path), f"{path!r} was stored again"
+        met = [image.get(path) for image in seen]
+        if was.kind != is_now.kind or any(one is None or one.kind != was.kind for one in met):
+            continue
+        if was.id != is_now.id:
+            wrong.append(f"{path!r}: id {was.id} has become {is_now.id}")
+        digests = {is_now.digest, *(one.digest for one in met if one is not None)}
+        if digests == {was.digest} and inodes_before.get(path) != inodes_after.get(path):
+            wrong.append(f"{path!r} was stored again")
+    assert not wrong, "\n".join(sorted(wrong))
 
 
 def fork_of(pid: int) -> int:
@@ -244,8 +285,18 @@ def _look(pid: str) -> bytes:
 
 def has_ended(pid: int) -> bool:
     """Whether a process has ended, waited for or not."""
+    return _state(pid) in "ZX"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by SIGSTOP."""
+    return _state(pid) == "T"
+
+
+def _state(pid: int) -> str:
+    """The letter the kernel has for what a process does; "X" if it is gone."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return True
-    return status.rpartition(")")[2].split()[0] in "ZX"
+        return "X"
+    return status.rpartition(")")[2].split()[0]

@@ -11,8 +11,10 @@ All N up to 12 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
 import itertools
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,10 +22,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.crash.support import Rig
+from tests.crash.support import HANG_S, Rig
 from tests.fakes.trees import SourceImage, build_tree, remember
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root, pytest.mark.timeout(1800)]
 
 IS_EXHAUSTIVE = os.environ.get("SSFS_EXHAUSTIVE") == "1"
 _ALL_UP_TO = 12
@@ -41,6 +43,8 @@ CALLS = {
     "write": "write",
     "ftruncate": "ftruncate",
 }
+
+_ENDING = re.compile(r"^\+\+\+ (exited|killed) ", re.MULTILINE)
 
 _TRACED_RECEIVER = """
 import os, subprocess, sys, time
@@ -91,7 +95,19 @@ def _run_killed(
         ended = rig.run(*arguments, command=[sys.executable, "-c", script])
     else:
         ended = rig.run(*arguments, wrapper=strace)
-    return ended, "killed by SIGKILL" in log.read_text()
+    return ended, "killed by SIGKILL" in _whole(log)
+
+
+def _whole(log: Path) -> str:
+    """What strace has written, its last line included, which says how the process ended.
+
+    The one that traces a receiver is nobody's child that could be waited for.
+    """
+    give_up_at = time.monotonic() + HANG_S
+    while not _ENDING.search(text := log.read_text()):
+        assert time.monotonic() < give_up_at, f"strace does not say how it ended: {text}"
+        time.sleep(0.001)
+    return text
 
 
 def _numbers() -> Iterator[int]:

@@ -224,8 +224,10 @@ class _Editor:
             os.rename(aside, second)
 
     def rotate(self) -> None:
-        path = self._rng.choice(self._files)
-        if os.path.exists(path + b".1") and not os.path.isdir(path + b".1"):
+        # No file can be renamed over a directory.
+        taken = {path[:-2] for path in self._directories if path.endswith((b".1", b".2"))}
+        path = self._rng.choice([path for path in self._files if path not in taken])
+        if os.path.exists(path + b".1"):
             os.rename(path + b".1", path + b".2")
         os.rename(path, path + b".1")
         _write(path, self._rng.randbytes(self._size()))
