@@ -58,6 +58,10 @@ class ConnectionLost(PeerError):
     """The peer went away; the only peer error that is worth a retry."""
 
 
+class PeerBusy(PeerError):
+    """The peer has no room for one more now, and we would not wait."""
+
+
 class StoreError(SsfsError):
     """The store cannot do what was asked of it."""
 

@@ -1,11 +1,11 @@
 """`ssfs expire`: let versions go by the policy, because somebody says so."""
 
 import click
-import msgspec
+import msgspec.structs
 
 from ssfs.cli.asking import agrees
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import open_tasks, parse_location
+from ssfs.cli.location import parse_location, point_of
 from ssfs.cli.options import (
     examples,
     json_option,
@@ -15,37 +15,9 @@ from ssfs.cli.options import (
     yes_option,
 )
 from ssfs.cli.output import counted, emit, emit_json
-from ssfs.cli.selection import mount_names
+from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
-from ssfs.clock import SystemClock
-from ssfs.engine import expire as engine
-from ssfs.engine.expire import ExpiryPlan
-from ssfs.fsio.disk import store_errors
-from ssfs.store.store import Task
-
-
-class Fate(msgspec.Struct, frozen=True):
-    """The JSON form of a version: why it stays; no reason: it goes."""
-
-    version: str
-    mount_name: str | None
-    keep: tuple[str, ...]
-
-
-class TaskReport(msgspec.Struct, frozen=True):
-    """The JSON form of a task's expiry."""
-
-    task: str
-    expired: list[str]
-    versions: list[Fate]
-    held: str | None
-
-
-class ExpireReport(msgspec.Struct, frozen=True):
-    """The JSON form of an expiry."""
-
-    dry_run: bool
-    tasks: list[TaskReport]
+from ssfs.protocol.requests import ExpireReport, ExpireVersions, Fate, TaskExpiry
 
 
 @click.command(
@@ -75,47 +47,31 @@ def expire(
 
     Exit codes: 0 done; 2 no such task; 6 no store there, or not yours; 130 you said no.
     """
-    tasks = open_tasks(parse_location(location))
-    now = SystemClock().now()
-    reports = []
-    for task in tasks:
-        with store_errors(task.path):
-            plan = engine.plan_expiry(task, now)
-            reports.append(_report(task, plan))
-    if not as_json and not quiet:
-        for report in reports:
-            _show(report, whole=dry_run or verbose)
-    if not dry_run and tasks:
-        tasks[0].point.store.become_owner()
-        count = sum(len(report.expired) for report in reports)
-        if count and not agrees(f"Delete {counted(count, 'version')}?", yes=yes):
-            return ExitCode.INTERRUPTED
-        for task in tasks:
-            with store_errors(task.path):
-                engine.expire(task, now, automatic=False)
-        for task in tasks:
-            with store_errors(task.path):
-                engine.clean_up(task)
+    place = parse_location(location)
+    request = ExpireVersions(point_of(place), place.task or "", dry_run)
+    with open_session(place) as session:
+        report = session.ask(request)
+        if not as_json and not quiet:
+            for task in report.tasks:
+                _show(task, whole=dry_run or verbose)
+        if not dry_run and report.tasks:
+            count = _count(report)
+            if count and not agrees(f"Delete {counted(count, 'version')}?", yes=yes):
+                return ExitCode.INTERRUPTED
+            report = session.ask(msgspec.structs.replace(request, apply=True))
     if as_json:
-        emit_json(ExpireReport(dry_run, reports))
+        emit_json(report)
     elif not quiet:
-        _conclude(reports, dry_run=dry_run)
+        gone = counted(_count(report), "version")
+        emit(f"Dry run, nothing was changed: {gone} would go" if dry_run else f"Expired {gone}")
     return ExitCode.DONE
 
 
-def _report(task: Task, plan: ExpiryPlan) -> TaskReport:
-    names = mount_names([judged.version for judged in plan.judged])
-    return TaskReport(
-        task=task.name,
-        expired=[str(version.id) for version in plan.expired],
-        versions=[
-            Fate(str(version.id), names.get(version), reasons) for version, reasons in plan.judged
-        ],
-        held=str(plan.hold) if plan.hold else None,
-    )
+def _count(report: ExpireReport) -> int:
+    return sum(len(task.expired) for task in report.tasks)
 
 
-def _show(report: TaskReport, *, whole: bool) -> None:
+def _show(report: TaskExpiry, *, whole: bool) -> None:
     fates = [fate for fate in report.versions if whole or not fate.keep]
     emit(f"{report.task}: {counted(len(report.versions), 'version')}")
     if report.held:
@@ -129,8 +85,3 @@ def _show(report: TaskReport, *, whole: bool) -> None:
 
 def _fate_text(fate: Fate) -> str:
     return f"stays: {', '.join(fate.keep)}" if fate.keep else "goes"
-
-
-def _conclude(reports: list[TaskReport], *, dry_run: bool) -> None:
-    count = counted(sum(len(report.expired) for report in reports), "version")
-    emit(f"Dry run, nothing was changed: {count} would go" if dry_run else f"Expired {count}")

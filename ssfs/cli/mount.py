@@ -52,9 +52,11 @@ def mount(
     this machine has no FUSE; 6 no store there, or it cannot be read.
     """
     chosen = parse_options(options)
-    target = open_target(parse_location(location))
+    place = parse_location(location)
+    target = open_target(place)
     if verbose:
-        emit(f"Mounting {spell(target) if isinstance(target, Task) else os.fsdecode(location)}")
+        is_task = isinstance(target, Task)
+        emit(f"Mounting {spell(place) if is_task else os.fsdecode(location)}")
     mount_target(target, mountpoint, chosen, foreground=foreground)
     if not quiet and not foreground:
         where = shlex.quote(os.fsdecode(mountpoint))

@@ -16,8 +16,8 @@ import msgspec
 
 from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
+from ssfs.model.size import bytes_text as bytes_text  # commands take all they print with from here
 
-_UNITS = ("kB", "MB", "GB", "TB", "PB", "EB")
 _MAX_LISTED_PROBLEMS = 20
 
 
@@ -115,17 +115,6 @@ def counted(count: int, noun: str) -> str:
     """`1 version`, `2,000 versions`."""
     plural = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
     return f"{count:,} {noun if count == 1 else plural}"
-
-
-def bytes_text(size_bytes: float) -> str:
-    """A size in its largest fitting unit of a thousand."""
-    if size_bytes < 1000:
-        return f"{size_bytes:.0f} B"
-    for unit in _UNITS:
-        size_bytes /= 1000
-        if size_bytes < 999.95 or unit == _UNITS[-1]:
-            break
-    return f"{size_bytes:.1f} {unit}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -3,7 +3,7 @@
 import click
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import open_task, parse_location
+from ssfs.cli.location import parse_location, point_of
 from ssfs.cli.options import (
     examples,
     location_argument,
@@ -12,9 +12,8 @@ from ssfs.cli.options import (
     version_argument,
 )
 from ssfs.cli.output import emit
-from ssfs.cli.selection import choose_version
-from ssfs.clock import SystemClock
-from ssfs.fsio.disk import store_errors
+from ssfs.cli.session import open_session
+from ssfs.protocol.requests import SetPin
 
 
 @click.command(
@@ -33,14 +32,10 @@ def pin(*, location: bytes, version: str, quiet: bool, verbose: bool) -> ExitCod
 
     Exit codes: 0 it is pinned; 2 no such version; 6 no store there, or not yours.
     """
-    task = open_task(parse_location(location))
-    choose_version(task, version)
-    task.point.store.become_owner()
-    with task.guard(), store_errors(task.path):
-        # Chosen again under the guard: nothing can expire it between the choice and the pin.
-        chosen = choose_version(task, version)
-        if not chosen.is_pinned():
-            chosen.pin(SystemClock().now().replace(microsecond=0))
+    place = parse_location(location)
+    request = SetPin(point_of(place), place.task or "", version, is_pinned=True)
+    with open_session(place) as session:
+        chosen = session.ask(request).version
     if not quiet:
-        emit(f"Pinned {chosen.id if verbose else version}")
+        emit(f"Pinned {chosen if verbose else version}")
     return ExitCode.DONE

@@ -1,9 +1,9 @@
-"""Policies on the command line: as text, and as options that change some of their numbers."""
+"""What a sync point keeps and takes, in words."""
 
-import msgspec
-
-from ssfs.cli.output import counted
+from ssfs.cli.output import bytes_text, counted
 from ssfs.model.policy import Policy
+from ssfs.model.settings import PointLimits
+from ssfs.protocol.requests import PointReport
 
 
 def policy_text(policy: Policy) -> str:
@@ -17,16 +17,11 @@ def policy_text(policy: Policy) -> str:
     return f"{', '.join(tiers)} and {newest}"
 
 
-def changed_policy(
-    policy: Policy,
-    *,
-    days: int | None,
-    weeks: int | None,
-    months: int | None,
-    keep_last: int | None,
-) -> Policy:
-    """The policy with those numbers replaced that were given."""
-    given = {"days": days, "weeks": weeks, "months": months, "keep_last": keep_last}
-    return msgspec.structs.replace(
-        policy, **{name: number for name, number in given.items() if number is not None}
-    )
+def limits_text(report: PointReport) -> str:
+    """What a sync point takes, as far as that is not what any sync point takes; "" if it is."""
+    parts = []
+    if report.quota is not None:
+        parts.append(f"at most {bytes_text(report.quota)}, {bytes_text(report.used or 0)} used")
+    if report.max_concurrent != PointLimits().max_concurrent:
+        parts.append(f"{counted(report.max_concurrent, 'backup')} at once")
+    return "; ".join(parts)

@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import DEFAULT_POINT, Location, is_inside, parse_location
+from ssfs.cli.location import DEFAULT_POINT, LocalPlace, is_inside, local_place, parse_location
 from ssfs.cli.options import (
     PATH,
     examples,
@@ -130,7 +130,7 @@ def sync(
     task backs up another source; 6 no store, full, or another sync of the task is running; 7 SOURCE
     is missing; 130 interrupted (what has arrived is kept for the next run).
     """
-    place = parse_location(location)
+    place = local_place(parse_location(location))
     patterns = [line for path in exclude_files for line in read_pattern_file(path)]
     options = ExcludeOptions((*patterns, *excludes), one_file_system, exclude_caches)
     Excluder(options)  # a pattern that makes no sense is found before anything starts
@@ -163,7 +163,7 @@ def sync(
     return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
 
 
-def _store_directory(place: Location, source: bytes) -> frozenset[tuple[int, int]]:
+def _store_directory(place: LocalPlace, source: bytes) -> frozenset[tuple[int, int]]:
     """The store as a directory that a walk must not enter: it may lie inside the source."""
     with store_errors(place.store):
         status = os.stat(place.store)
@@ -186,7 +186,7 @@ def _report(result: SyncResult) -> SyncReport:
     )
 
 
-def _summarise(result: SyncResult, request: SyncRequest, place: Location) -> None:
+def _summarise(result: SyncResult, request: SyncRequest, place: LocalPlace) -> None:
     """The run in a few lines for people, the last one saying where to find it."""
     counts = result.counts
     size = f"{counted(counts.entries, 'entry')}, {bytes_text(counts.bytes)}"

@@ -3,7 +3,7 @@
 import click
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import open_task, parse_location
+from ssfs.cli.location import parse_location, point_of
 from ssfs.cli.options import (
     examples,
     location_argument,
@@ -12,8 +12,8 @@ from ssfs.cli.options import (
     version_argument,
 )
 from ssfs.cli.output import emit
-from ssfs.cli.selection import choose_version
-from ssfs.fsio.disk import store_errors
+from ssfs.cli.session import open_session
+from ssfs.protocol.requests import SetPin
 
 
 @click.command(
@@ -32,12 +32,10 @@ def unpin(*, location: bytes, version: str, quiet: bool, verbose: bool) -> ExitC
 
     Exit codes: 0 it is not pinned; 2 no such version; 6 no store there, or not yours.
     """
-    task = open_task(parse_location(location))
-    choose_version(task, version)
-    task.point.store.become_owner()
-    with task.guard(), store_errors(task.path):
-        chosen = choose_version(task, version)
-        chosen.unpin()
+    place = parse_location(location)
+    request = SetPin(point_of(place), place.task or "", version, is_pinned=False)
+    with open_session(place) as session:
+        chosen = session.ask(request).version
     if not quiet:
-        emit(f"Unpinned {chosen.id if verbose else version}")
+        emit(f"Unpinned {chosen if verbose else version}")
     return ExitCode.DONE

@@ -8,6 +8,7 @@ wrong; an explicit `ssfs expire` does not, and remembers that.
 import datetime
 from typing import NamedTuple
 
+from ssfs.fsio.lock import DirectoryLock
 from ssfs.model.policy import Policy
 from ssfs.retention.hold import Hold, expiry_hold
 from ssfs.retention.rule import DatedVersion, decide
@@ -77,16 +78,18 @@ def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan
     return plan
 
 
-def delete(task: Task, versions: list[Version]) -> None:
-    """Move these versions to trash whatever the rule says; the caller has checked pins."""
-    with task.guard() as guard:
-        # Only where the numbers of what stays do not tell: a full disk takes no new file.
-        gone = {version.id.sequence for version in versions}
-        stays = {version.id.sequence for version in task.versions()} - gone
-        if max(stays, default=0) < max(gone, default=0):
-            task.update_settings(guard, last_sequence=task.next_sequence() - 1)
-        for version in versions:
-            move_to_trash(version, guard)
+def delete(task: Task, versions: list[Version], guard: DirectoryLock) -> None:
+    """Move these versions to trash whatever the rule says.
+
+    The caller holds the task's guard, and has checked pins under it.
+    """
+    # Only where the numbers of what stays do not tell: a full disk takes no new file.
+    gone = {version.id.sequence for version in versions}
+    stays = {version.id.sequence for version in task.versions()} - gone
+    if max(stays, default=0) < max(gone, default=0):
+        task.update_settings(guard, last_sequence=task.next_sequence() - 1)
+    for version in versions:
+        move_to_trash(version, guard)
 
 
 def clean_up(task: Task) -> int:

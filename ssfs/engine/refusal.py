@@ -4,15 +4,20 @@ from typing import NoReturn
 
 from ssfs.errors import (
     ConfigError,
+    ConnectionLost,
     CorruptStore,
     InternalError,
+    PeerBusy,
     PeerError,
     SsfsError,
     StoreError,
     StoreFull,
     StoreLocked,
+    TrustError,
 )
 from ssfs.protocol.messages import Refusal, Refused
+
+_MAX_TEXT = 10_000
 
 # The most specific class first: the first that fits is sent.
 _CODES: list[tuple[type[SsfsError], Refusal]] = [
@@ -21,6 +26,10 @@ _CODES: list[tuple[type[SsfsError], Refusal]] = [
     (CorruptStore, Refusal.CORRUPT),
     (StoreError, Refusal.STORE),
     (ConfigError, Refusal.BAD_REQUEST),
+    (TrustError, Refusal.NOT_TRUSTED),
+    (PeerBusy, Refusal.NO_SLOT),
+    # A server that goes down says so by the error that makes a client try again later.
+    (ConnectionLost, Refusal.GOING_DOWN),
 ]
 _CLASSES = {code: kind for kind, code in _CODES}
 
@@ -29,8 +38,17 @@ def to_refusal(error: SsfsError) -> Refused:
     """The message that tells a client of a server's error."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Refused(code, error.problem, error.path or b"", error.remedy)
-    return Refused(Refusal.BAD_REQUEST, str(error), b"", "")
+            return Refused(
+                code, _sendable(error.problem), error.path or b"", _sendable(error.remedy)
+            )
+    return Refused(Refusal.BAD_REQUEST, _sendable(str(error)), b"", "")
+
+
+def _sendable(text: str) -> str:
+    """What travels of a text: it may quote any path, and anything that a client sent."""
+    if len(text) > _MAX_TEXT:
+        text = f"{text[:_MAX_TEXT]}..."
+    return text.encode(errors="backslashreplace").decode()
 
 
 def raise_refused(message: Refused) -> NoReturn:

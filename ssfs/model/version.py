@@ -12,6 +12,7 @@ import msgspec
 from typing_extensions import override
 
 from ssfs.model.policy import Policy
+from ssfs.model.settings import PointLimits, Reserve, ServerSettings
 
 _VERSION_ID = re.compile(r"(\d{6,})-(\d{4}-\d{2}-\d{2}T\d{6}Z)")
 _TIME_FORMAT = "%Y-%m-%dT%H%M%SZ"
@@ -43,9 +44,10 @@ def parse_version_id(text: str) -> VersionId | None:
         # Not strptime: it imports a module when first called, which a process that has become the
         # store's owner may not be allowed to read any more.
         time = datetime.datetime.fromisoformat(match[2])
+        # In the `try` too: of thousands of digits, which a peer may have written, int() makes nothing.
+        version_id = VersionId(int(match[1]), time)
     except ValueError:
         return None
-    version_id = VersionId(int(match[1]), time)
     # `0000042-...` or digits of another script: nothing that we would find again by its id.
     return version_id if str(version_id) == text else None
 
@@ -126,15 +128,15 @@ class TaskSettings(msgspec.Struct, frozen=True):
     released_sequence: int = 0
 
 
-class PointSettings(msgspec.Struct, frozen=True):
+class PointSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of point.toml."""
 
     format: int
     policy: Policy
-    max_concurrent: int = 8
+    limits: PointLimits = PointLimits()
 
 
-class StoreSettings(msgspec.Struct, frozen=True):
+class StoreSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of store.toml."""
 
     format: int
@@ -142,6 +144,8 @@ class StoreSettings(msgspec.Struct, frozen=True):
     created: datetime.datetime
     timezone: str
     policy: Policy
+    server: ServerSettings = ServerSettings()
+    reserve: Reserve = Reserve()
 
 
 def timed_name(

@@ -39,7 +39,7 @@ class SlotRequest:
             StoreError: The store cannot be written.
         """
         self.place = 0
-        self._most = point.settings.max_concurrent
+        self._most = point.settings.limits.max_concurrent
         self._path = point.path
         self._holder = holder
         self._slot: FileLock | None = None

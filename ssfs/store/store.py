@@ -11,6 +11,7 @@ import pwd
 import re
 import secrets
 import zoneinfo
+from collections.abc import Callable
 
 import msgspec
 
@@ -211,13 +212,21 @@ class Point:
 
     def set_policy(self, policy: Policy) -> None:
         """Keep by another policy from now on; expires nothing by itself."""
-        self.settings = msgspec.structs.replace(self.settings, policy=policy)
-        with store_errors(self.path):
-            fd = open_directory(self.path)
-            try:
-                write_text_file(b"point.toml", self.settings, dir_fd=fd)
-            finally:
-                os.close(fd)
+        self.update_settings(lambda current: msgspec.structs.replace(current, policy=policy))
+
+    def update_settings(self, change: Callable[[PointSettings], PointSettings]) -> PointSettings:
+        """Replace point.toml by what `change` makes of it as it is now; nobody else does meanwhile.
+
+        Returns:
+            The settings as they were before.
+        """
+        with store_errors(self.path), DirectoryLock(self.path) as guard:
+            guard.exclusive()
+            before = read_text_file(b"point.toml", PointSettings, directory=self.path)
+            self.settings = change(before)
+            if self.settings != before:
+                write_text_file(b"point.toml", self.settings, dir_fd=guard.fd)
+        return before
 
     def tasks(self) -> list["Task"]:
         """Its tasks, by name."""

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.cli.location import is_inside, open_target, open_task, parse_location, parse_store
+from ssfs.cli.location import (
+    LocalPlace,
+    SshPlace,
+    TlsPlace,
+    is_inside,
+    open_target,
+    open_task,
+    parse_location,
+    parse_store,
+    parse_store_location,
+    spell,
+)
 from ssfs.errors import ConfigError, StoreError
 from ssfs.store.store import Point, Store, Task
 from tests.fakes.syncs import Backup
@@ -24,11 +35,45 @@ from tests.fakes.syncs import Backup
     ],
 )
 def test_location_is_parsed(text, expected):
-    assert parse_location(text) == expected
+    assert parse_location(text) == LocalPlace(*expected)
 
 
 def test_relative_store_is_made_absolute():
     assert parse_location(b"store").store == os.path.join(os.getcwdb(), b"store")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ssfs://nas", ("nas", 7433, None, None)),
+        ("ssfs://nas/", ("nas", 7433, None, None)),
+        ("ssfs://nas/main", ("nas", 7433, "main", None)),
+        ("ssfs://nas/main/", ("nas", 7433, "main", None)),
+        (
+            "ssfs://nas.example.org:4711/main/nas1-home",
+            ("nas.example.org", 4711, "main", "nas1-home"),
+        ),
+        ("ssfs://192.0.2.7:1/x", ("192.0.2.7", 1, "x", None)),
+        ("ssfs://[2001:db8::1]/x", ("2001:db8::1", 7433, "x", None)),
+        ("ssfs://[fe80::1%eth0]:65535/x/y", ("fe80::1%eth0", 65535, "x", "y")),
+    ],
+)
+def test_place_on_a_server_is_parsed(text: str, expected):
+    assert parse_location(text.encode()) == TlsPlace(*expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"ssh://nas/srv/store", (None, "nas", None, b"/srv/store", None, None)),
+        (b"ssh://eva@nas:2222/st::main", ("eva", "nas", 2222, b"/st", "main", None)),
+        (b"ssh://eva@corp.org@nas/st/", ("eva@corp.org", "nas", None, b"/st", None, None)),
+        (b"ssh://[::1]/s\xe9/@a:b::x/y", (None, "::1", None, b"/s\xe9/@a:b", "x", "y")),
+        (b"ssh://nas//srv/st::ore::main", (None, "nas", None, b"/srv/st::ore", "main", None)),
+    ],
+)
+def test_place_behind_ssh_is_parsed(text: bytes, expected):
+    assert parse_location(text) == SshPlace(*expected)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +85,33 @@ def test_relative_store_is_made_absolute():
         b"/srv/store::main/a/b",
         b"/srv/store::ma in",
         b"/srv/store::m\xe9n",
-        b"ssfs://nas/main",
-        b"ssh://me@nas/srv/store",
+        b"ssfs://",
+        b"ssfs:///main",
+        b"ssfs://-oProxyCommand=x/main",
+        b"ssfs://eva@nas/main",
+        b"ssfs://nas:/main",
+        b"ssfs://nas:0/main",
+        b"ssfs://nas:65536/main",
+        b"ssfs://nas:http/main",
+        b"ssfs://nas::main",
+        b"ssfs://2001:db8::1/main",
+        b"ssfs://[]/main",
+        b"ssfs://[nas]/main",
+        b"ssfs://[::1/main",
+        b"ssfs://n\xe4s/main",
+        b"ssfs://na s/main",
+        b"ssfs://nas/main/a/b",
+        b"ssfs://nas//task",
+        b"ssfs://nas/-x",
+        b"ssh://nas",
+        b"ssh://nas/",
+        b"ssh://nas/::main",
+        b"ssh:///srv/store",
+        b"ssh://-oProxyCommand=x/srv/store",
+        b"ssh://-l@nas/srv/store",
+        b"ssh://@nas/srv/store",
+        b"ssh://eva@/srv/store",
+        b"ssh://nas/srv/store::a b",
     ],
 )
 def test_bad_location_is_refused(text):
@@ -49,15 +119,56 @@ def test_bad_location_is_refused(text):
         parse_location(text)
 
 
-def test_remote_location_says_not_yet():
-    with pytest.raises(ConfigError, match="not supported yet"):
-        parse_location(b"ssfs://nas1:4711/main/home")
+def test_refusal_shows_the_right_form():
+    for text, form in (
+        (b"::x", "/path/store"),
+        (b"ssfs://:1", "ssfs://HOST"),
+        (b"ssh://h", "ssh://"),
+    ):
+        with pytest.raises(ConfigError, match=f"write {form}"):
+            parse_location(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/srv/store",
+        "/srv/store::main/docs",
+        "ssfs://nas",
+        "ssfs://nas/main",
+        "ssfs://[::1]:4711/main/docs",
+        "ssh://nas/srv/store",
+        "ssh://eva@[::1]:22/srv/store::main/docs",
+    ],
+)
+def test_place_is_spelled_as_it_was_written(text: str):
+    assert spell(parse_location(text.encode())) == text
+
+
+def test_tasks_of_a_store_are_spelled_out():
+    spelled = [
+        spell(parse_location(text), "main", "docs")
+        for text in (b"/srv/store", b"ssfs://nas:7433", b"ssh://nas/srv")
+    ]
+    assert spelled == ["/srv/store::main/docs", "ssfs://nas/main/docs", "ssh://nas/srv::main/docs"]
 
 
 def test_store_alone_may_name_no_point():
     assert parse_store(b"/srv/store") == b"/srv/store"
-    with pytest.raises(ConfigError):
-        parse_store(b"/srv/store::main")
+    assert parse_store_location(b"ssfs://nas/") == TlsPlace("nas", 7433, None, None)
+    for text in (b"/srv/store::main", b"ssfs://nas/main", b"ssh://nas/srv::main"):
+        with pytest.raises(ConfigError, match="without a sync point"):
+            parse_store_location(text)
+
+
+def test_what_needs_the_stores_files_is_not_done_from_afar():
+    for text in (b"ssfs://nas/main/home", b"ssh://nas/srv/store"):
+        place = parse_location(text)
+        for call in (open_task, open_target):
+            with pytest.raises(ConfigError, match=f"not from here: {text.decode()}"):
+                call(place)
+    with pytest.raises(ConfigError, match="not from here"):
+        parse_store(b"ssfs://nas")
 
 
 def test_the_only_task_is_meant_unless_one_is_named(tmp_path: Path, source: Path):

@@ -25,6 +25,7 @@ HEAVY = ("pyfuse3", "trio", "cryptography")
         (errors.PeerError, 5),
         (errors.RemoteProtocolError, 5),
         (errors.ConnectionLost, 5),
+        (errors.PeerBusy, 5),
         (errors.StoreError, 6),
         (errors.StoreLocked, 6),
         (errors.StoreFull, 6),

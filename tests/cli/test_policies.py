@@ -35,6 +35,9 @@ def test_point_is_shown(history: Path):
     assert ssfs_json("point", history) == {
         "point": "main",
         "policy": {"days": 10_000, "weeks": 0, "months": 0, "keep_last": 2},
+        "max_concurrent": 8,
+        "quota": None,
+        "used": None,
         "created": False,
         "changed": False,
         "expires": [],
@@ -46,6 +49,9 @@ def test_point_is_made_with_the_stores_policy(store: Path):
     assert made == {
         "point": "weekly",
         "policy": {"days": 10, "weeks": 52, "months": 5, "keep_last": 1},
+        "max_concurrent": 8,
+        "quota": None,
+        "used": None,
         "created": True,
         "changed": True,
         "expires": [],
@@ -92,6 +98,37 @@ def test_point_does_not_ask_without_need(history: Path):
 
 def test_policy_of_a_task_is_refused(history: Path):
     assert "whole sync point" in run("point", f"{history}::main/task", expect=2).error
+
+
+def test_limits_are_set_shown_and_taken_away(history: Path):
+    text = ssfs("point", history, "--max-concurrent", "2", "--quota", "1.5k")
+    assert text == (
+        "main now keeps 10,000 days, 0 weeks, 0 months and the 2 newest; "
+        "at most 1.5 kB, 180 B used; 2 backups at once\n"
+    )
+    report = ssfs_json("point", history, "--quota", "2Ki")
+    assert (report["quota"], report["used"], report["max_concurrent"]) == (2048, 180, 2)
+    assert (report["changed"], report["expires"]) == (True, [])
+    assert not ssfs_json("point", history, "--quota", "2Ki")["changed"]
+    ssfs("point", "-q", history, "--quota", "none", "--max-concurrent", "8")
+    assert ssfs("point", history).endswith("the 2 newest\n")
+    assert "limits" not in (history / "points" / "main" / "point.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--quota", "0"),
+        ("--quota", "some"),
+        ("--max-concurrent", "0"),
+        ("--max-concurrent", "1001"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_limits_are_refused(store: Path, options: tuple[str, ...]):
+    error = run("point", store, *options, expect=2).error
+    assert options[0] in error
+    assert os.listdir(store / "points") == []
 
 
 # -- expire ---------------------------------------------------------------------------------------

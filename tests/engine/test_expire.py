@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.engine.expire import clean_up, delete, expire, plan_expiry
+from ssfs.engine import expire as expire_module
+from ssfs.engine.expire import clean_up, expire, plan_expiry
 from ssfs.errors import StoreError
 from ssfs.fsio.disk import open_directory
 from ssfs.model.policy import Policy
@@ -75,6 +76,11 @@ class History:
 @pytest.fixture
 def history(tmp_path):
     return History(tmp_path / "store", Policy(days=3, weeks=2, months=2))
+
+
+def delete(task, versions):
+    with task.guard() as guard:
+        expire_module.delete(task, versions, guard)
 
 
 def reasons(plan):

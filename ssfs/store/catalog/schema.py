@@ -90,6 +90,11 @@ UPDATE_ENTRY = f"UPDATE entry SET {', '.join(f'{name} = ?' for name in Entry._fi
 SELECT_ENTRY = f"SELECT {COLUMNS} FROM entry"  # noqa: S608
 
 
+def catalog_uri(path: bytes, mode: str) -> str:
+    """The name by which SQLite opens a catalog; modes as for `connect`."""
+    return f"file:{urllib.parse.quote(os.path.abspath(path))}?mode={mode}"
+
+
 def connect(path: bytes, mode: str) -> sqlite3.Connection:
     """A connection to a catalog.
 
@@ -100,7 +105,7 @@ def connect(path: bytes, mode: str) -> sqlite3.Connection:
     Raises:
         CorruptStore: It cannot be opened.
     """
-    uri = f"file:{urllib.parse.quote(os.path.abspath(path))}?mode={mode}"
+    uri = catalog_uri(path, mode)
     try:
         return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:

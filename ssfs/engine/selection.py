@@ -1,4 +1,6 @@
-"""Versions as they are written on the command line.
+"""Tasks and versions as they are written on a command line, found in the store.
+
+Where no task is named, the only one of the sync point is meant, among those that the peer may read.
 
 A VERSION is a version id, its bare sequence number, a name a mount shows (a date is the newest version
 of that day, a date with a time is that version), `latest`, or `latest~N`, the Nth before it. A version
@@ -7,17 +9,65 @@ chosen by its id or number alone.
 """
 
 import bisect
+import os
 import re
 
+from ssfs.engine.rights import check_reading, check_use
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
+from ssfs.model.peer import LOCAL, Peer
 from ssfs.model.version import parse_version_id, shown_names
-from ssfs.store.store import Task
+from ssfs.store.store import Store, Task
 from ssfs.store.version import Version
 
 _LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_NUMBER = re.compile(r"[0-9]{1,100}")
 _NEAREST = 2
+
+
+def readable_tasks(store: Store, peer: Peer, point: str, task: str) -> list[Task]:
+    """The task of this name, or ("") all tasks of the sync point that the peer may read, by name.
+
+    Raises:
+        ConfigError: There is no such sync point or task.
+        TrustError: The peer may not read it.
+    """
+    check_use(peer, point)
+    with store_errors(store.path):
+        found = store.point(point)
+        if task:
+            named = found.task(task)
+            check_reading(peer, named)
+            return [named]
+        return [one for one in found.tasks() if peer.may_read_task(point, one.settings.owner)]
+
+
+def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
+    """The one task that is meant.
+
+    Raises:
+        ConfigError: There is none of this name, or none is named and there is not exactly one.
+        TrustError: The peer may not read it.
+    """
+    tasks = readable_tasks(store, peer, point, task)
+    if len(tasks) == 1:
+        return tasks[0]
+    is_local = peer == LOCAL
+    if not tasks:
+        raise ConfigError(
+            f"Sync point {point!r} has no task "
+            + ("yet" if is_local else f"that client {peer.name!r} may read"),
+            path=store.path if is_local else None,
+            remedy="`ssfs sync SOURCE LOCATION` makes the first" if is_local else "",
+        )
+    names = ", ".join(task.name for task in tasks)
+    # How a client calls the store we do not know.
+    where = f"{os.fsdecode(store.path)}::" if is_local else ".../"
+    raise ConfigError(
+        f"Sync point {point!r} has several tasks: {names}",
+        remedy=f"name one: {where}{point}/{tasks[0].name}",
+    )
 
 
 def mount_names(versions: list[Version]) -> dict[Version, str]:
@@ -58,7 +108,7 @@ def _by_number(versions: list[Version], text: str) -> Version | None:
         if version_id is not None:
             if version.id == version_id:
                 return version
-        elif text.isascii() and text.isdigit() and version.id.sequence == int(text):
+        elif _NUMBER.fullmatch(text) and version.id.sequence == int(text):
             return version
     return None
 
