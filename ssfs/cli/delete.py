@@ -7,9 +7,9 @@ from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import open_task, parse_location
 from ssfs.cli.options import examples, location_argument, quiet_option, verbose_option, yes_option
 from ssfs.cli.output import counted, emit
-from ssfs.cli.selection import choose_version
 from ssfs.engine.expire import clean_up
 from ssfs.engine.expire import delete as move_out
+from ssfs.engine.selection import choose_version
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
 from ssfs.store.store import Task

@@ -15,11 +15,11 @@ from ssfs.cli.options import (
     yes_option,
 )
 from ssfs.cli.output import counted, emit, emit_json
-from ssfs.cli.selection import mount_names
 from ssfs.cli.tables import emit_table
 from ssfs.clock import SystemClock
 from ssfs.engine import expire as engine
 from ssfs.engine.expire import ExpiryPlan
+from ssfs.engine.selection import mount_names
 from ssfs.fsio.disk import store_errors
 from ssfs.store.store import Task
 

@@ -12,8 +12,8 @@ from ssfs.cli.options import (
     version_argument,
 )
 from ssfs.cli.output import emit
-from ssfs.cli.selection import choose_version
 from ssfs.clock import SystemClock
+from ssfs.engine.selection import choose_version
 from ssfs.fsio.disk import store_errors
 
 

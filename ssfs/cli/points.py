@@ -11,8 +11,8 @@ from ssfs.cli.location import parse_store
 from ssfs.cli.options import PATH, examples, json_option, quiet_option, verbose_option
 from ssfs.cli.output import emit, emit_json, safe_text
 from ssfs.cli.policies import policy_text
-from ssfs.cli.selection import mount_names
 from ssfs.cli.tables import emit_table
+from ssfs.engine.selection import mount_names
 from ssfs.fsio.disk import store_errors
 from ssfs.model.policy import Policy
 from ssfs.store.store import Point, Store, Task

@@ -29,9 +29,9 @@ from ssfs.cli.output import (
     seconds_text,
 )
 from ssfs.cli.progress import open_progress
-from ssfs.cli.selection import choose_version, mount_name_of
 from ssfs.clock import SystemClock
 from ssfs.engine.restore import restore_version
+from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from ssfs.cli.options import (
     version_argument,
 )
 from ssfs.cli.output import emit
-from ssfs.cli.selection import choose_version
+from ssfs.engine.selection import choose_version
 from ssfs.fsio.disk import store_errors
 
 

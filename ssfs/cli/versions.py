@@ -9,10 +9,10 @@ from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import open_task, parse_location
 from ssfs.cli.options import examples, json_option, location_argument, quiet_option, verbose_option
 from ssfs.cli.output import bytes_text, complain, emit, emit_json, seconds_text
-from ssfs.cli.selection import mount_names
 from ssfs.cli.tables import emit_table
 from ssfs.clock import SystemClock
 from ssfs.engine.expire import ExpiryPlan, plan_expiry
+from ssfs.engine.selection import mount_names
 from ssfs.fsio.disk import store_errors
 from ssfs.store.store import Task
 

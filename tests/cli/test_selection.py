@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.cli.location import open_task, parse_location
-from ssfs.cli.selection import choose_version, mount_name_of
+from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError
 from ssfs.store.store import Task
 from tests.fakes.syncs import Backup
