@@ -2,12 +2,13 @@
 
 import os
 import shlex
+from typing import NamedTuple
 
 import click
 import msgspec
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import is_inside, open_task, parse_location
+from ssfs.cli.location import Location, is_inside, open_task, parse_location
 from ssfs.cli.options import (
     PATH,
     examples,
@@ -29,10 +30,12 @@ from ssfs.cli.output import (
     seconds_text,
 )
 from ssfs.cli.progress import open_progress
-from ssfs.clock import SystemClock
-from ssfs.engine.restore import restore_version
+from ssfs.clock import Clock, SystemClock
+from ssfs.engine.restore.local import restore_version
+from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError
+from ssfs.monitor import Monitor
 
 
 class RestoreReport(msgspec.Struct, frozen=True):
@@ -89,19 +92,16 @@ def restore(
     Exit codes: 0 done; 3 done, but for some files (listed); 2 VERSION or PATH is unknown (nothing
     was written), or DIR cannot be used; 6 the store cannot be read, or DIR is full.
     """
-    task = open_task(parse_location(location))
-    chosen = choose_version(task, version)
-    mount_name = mount_name_of(task, chosen)
-    if is_inside(target, task.point.store.path):
-        raise ConfigError("The target lies inside the store", path=target)
     clock = SystemClock()
+    wanted = _Wanted(parse_location(location), version, paths, target)
     with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
-        result = restore_version(chosen, paths, target, monitor, clock)
+        done = _restore_here(wanted, monitor, clock)
+    result = done.result
     if as_json:
         emit_json(
             RestoreReport(
-                version=str(chosen.id),
-                mount_name=mount_name,
+                version=done.version,
+                mount_name=done.mount_name,
                 to=path_text(os.path.abspath(target)),
                 entries=result.entries,
                 bytes=result.size_bytes,
@@ -114,10 +114,38 @@ def restore(
     if not quiet:
         emit(
             f"Restored {counted(result.entries, 'entry')}, {bytes_text(result.size_bytes)}, "
-            f"of {mount_name or chosen.id} in {seconds_text(result.seconds)}"
+            f"of {done.mount_name or done.version} in {seconds_text(result.seconds)}"
         )
         if result.owners_not_set:
             emit(f"  {counted(result.owners_not_set, 'owner')} could not be set: only root may")
         emit(f"Find it in {shlex.quote(os.fsdecode(target))}")
     complain_of(result.problems, listed=verbose)
     return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
+
+
+class _Wanted(NamedTuple):
+    """What is to be restored where to; the location's task and the version as they were given."""
+
+    location: Location
+    version: str
+    paths: tuple[bytes, ...]
+    target: bytes
+
+
+class _Restored(NamedTuple):
+    """A version's id, the name a mount lists it under, and what became of its restore."""
+
+    version: str
+    mount_name: str | None
+    result: RestoreResult
+
+
+def _restore_here(wanted: _Wanted, monitor: Monitor, clock: Clock) -> _Restored:
+    """Restore from a store of this machine."""
+    task = open_task(wanted.location)
+    chosen = choose_version(task, wanted.version)
+    mount_name = mount_name_of(task, chosen)
+    if is_inside(wanted.target, task.point.store.path):
+        raise ConfigError("The target lies inside the store", path=wanted.target)
+    result = restore_version(chosen, wanted.paths, wanted.target, monitor, clock)
+    return _Restored(str(chosen.id), mount_name, result)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ssfs.clock import SystemClock
-from ssfs.engine.restore import RestoreResult, restore_version
+from ssfs.engine.restore.local import restore_version
+from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError, StoreFull
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
@@ -266,7 +267,7 @@ def test_names_decide_who_owns_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     # Another machine calls the same user by another number.
     there = pwd.struct_passwd((*daemon[:2], 4711, *daemon[3:]))
     monkeypatch.setattr(
-        "ssfs.engine.restore.pwd.getpwnam", {"daemon": there, "root": pwd.getpwuid(0)}.__getitem__
+        "ssfs.engine.restore.owners.pwd.getpwnam", {"daemon": there, "root": pwd.getpwuid(0)}.__getitem__
     )
     restore(backup.newest(), tmp_path / "out")
     assert (tmp_path / "out" / "known").stat().st_uid == 4711
@@ -342,7 +343,7 @@ def test_full_target_ends_the_run(backup: Backup, tmp_path: Path, monkeypatch: p
     def write_all(_fd: int, _content: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ssfs.engine.restore.write_all", write_all)
+    monkeypatch.setattr("ssfs.engine.restore.contents.write_all", write_all)
     with pytest.raises(StoreFull, match="No space or no inodes left in the target"):
         restore(backup.newest(), tmp_path / "out")
     assert [name for _, _, names in os.walk(tmp_path / "out") for name in names] == []

@@ -1,0 +1,327 @@
+"""A server's answers to a client that restores: the content of files, strictly in the order asked.
+
+Between any two frames it sends, the server takes in what the client has asked for meanwhile: a client that
+sends is then never kept waiting for a client that should read, itself. What can pile up is bounded (`ssfs.engine.restore.credit`): a
+client that asks for more ends its session. Whatever it asks for, only files among the wanted
+entries are opened, through directory descriptors with O_NOFOLLOW. What cannot be read is one file's problem.
+"""
+
+import collections
+import os
+from typing import NamedTuple
+
+from ssfs.delta.segment import Delta, SegmentCoder
+from ssfs.delta.signature import LoadedSignature
+from ssfs.engine.restore.contents import (
+    DAMAGED,
+    cannot_be_found,
+    cannot_be_opened,
+    cannot_be_read,
+    open_content,
+)
+from ssfs.engine.restore.credit import CREDIT_FILES, CREDIT_SIGNATURE_BYTES
+from ssfs.errors import CorruptStore, InternalError, RemoteProtocolError
+from ssfs.model.entry import ROOT_ID, Entry, Kind
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import (
+    CHANGES_TARGET_BYTES,
+    INLINE_MAX_BYTES,
+    MAX_BULK_BYTES,
+    BasisPart,
+    Contents,
+    FileAbort,
+    FileBegin,
+    FileDelta,
+    FileEnd,
+    FileRaw,
+    Leave,
+    Message,
+    NoContent,
+    WantContents,
+)
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.tree import Tree
+
+_READ_BYTES = 512 << 10
+_MOST_FILES_PER_FRAME = 1000
+_KNOWN_DIRECTORIES = 1024
+_MAX_DEPTH = 1 << 20
+"""A path of more names than this goes in a circle."""
+
+
+class _Unreadable(Exception):
+    """The content of a file cannot be had.
+
+    Attributes:
+        problem: Why, for people.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+
+class _Request(NamedTuple):
+    """A file that was asked for; with the signature of what the client has of it, if anything."""
+
+    entry_id: int
+    signature: LoadedSignature | None
+    signature_bytes: int
+
+
+class _Requests:
+    """What was asked for and is not answered."""
+
+    def __init__(self) -> None:
+        self._queue: collections.deque[_Request] = collections.deque()
+        self._signature_bytes = 0
+        self._coming: _Request | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def first(self) -> _Request:
+        return self._queue[0]
+
+    def want(self, ids: list[int]) -> None:
+        if len(self._queue) + len(ids) > CREDIT_FILES:
+            raise RemoteProtocolError("The client asked for too many files at a time")
+        self._queue.extend(_Request(entry_id, None, 0) for entry_id in ids)
+
+    def hear_basis(self, part: BasisPart) -> None:
+        coming = self._coming or _Request(part.id, LoadedSignature(), 0)
+        if coming.entry_id != part.id or coming.signature is None:
+            raise RemoteProtocolError("The client mixed the signatures of two files")
+        # Kept before it is looked at, so that `close` frees it whatever happens.
+        self._coming = coming._replace(signature_bytes=coming.signature_bytes + len(part.content))
+        self._signature_bytes += len(part.content)
+        if self._signature_bytes > CREDIT_SIGNATURE_BYTES:
+            raise RemoteProtocolError("The client sent too many signatures at a time")
+        coming.signature.feed(part.content)
+        if part.last:
+            if len(self._queue) >= CREDIT_FILES:
+                raise RemoteProtocolError("The client asked for too many files at a time")
+            self._queue.append(self._coming)
+            self._coming = None
+
+    def answered(self, request: _Request) -> None:
+        self._queue.popleft()
+        self._signature_bytes -= request.signature_bytes
+        if request.signature is not None:
+            request.signature.close()
+
+    def close(self) -> None:
+        for request in (*self._queue, self._coming):
+            if request is not None and request.signature is not None:
+                request.signature.close()
+        self._queue.clear()
+        self._coming = None
+
+
+class Answers:
+    """One client's restore after the rows.
+
+    Attributes:
+        files: Files whose content was sent.
+        size_bytes: How long they are.
+    """
+
+    def __init__(
+        self, channel: Channel, catalog: CatalogReader, tree: Tree, wanted: dict[bytes, Entry]
+    ) -> None:
+        """Answer for the files that `ssfs.engine.restore.wanted.find_wanted` found, or for all."""
+        self.files = 0
+        self.size_bytes = 0
+        self._channel = channel
+        self._catalog = catalog
+        self._tree = tree
+        self._tops = {entry.id for entry in wanted.values()} or {ROOT_ID}
+        self._is_below: dict[int, bool] = {}
+        self._requests = _Requests()
+        self._has_left = False
+
+    def run(self) -> None:
+        """Answer until the client leaves.
+
+        Raises:
+            ConnectionLost: It went away without a word.
+            RemoteProtocolError: It asked for what it may not ask for, or for too much.
+        """
+        while not self._has_left:
+            self._listen()
+            if not self._requests:
+                if not self._has_left:
+                    self._hear(self._channel.receive())
+            elif not self._answer_small_files():
+                self._answer(self._requests.first)
+
+    def close(self) -> None:
+        """Free the signatures."""
+        self._requests.close()
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Take in what has been asked for meanwhile."""
+        while not self._has_left and (message := self._channel.receive_nowait()) is not None:
+            self._hear(message)
+
+    def _hear(self, message: Message) -> None:
+        match message:
+            case WantContents(ids):
+                self._requests.want(ids)
+            case BasisPart():
+                self._requests.hear_basis(message)
+            case Leave():
+                self._has_left = True
+            case _:
+                raise InternalError(f"{type(message).__name__} let through by the table of states")
+
+    def _entry(self, request: _Request) -> Entry:
+        """The file that a request names, if it is one of the wanted entries."""
+        entry = self._catalog.entry(request.entry_id)
+        if entry is None or entry.kind != Kind.FILE or not self._is_wanted(entry):
+            raise RemoteProtocolError(
+                f"The client asked for {request.entry_id}, no file of its own"
+            )
+        return entry
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        if entry.id in self._tops:
+            return True
+        if entry.parent not in self._is_below:
+            if len(self._is_below) >= _KNOWN_DIRECTORIES:
+                self._is_below.clear()
+            self._is_below[entry.parent] = self._is_at_or_below(entry.parent)
+        return self._is_below[entry.parent]
+
+    def _is_at_or_below(self, directory: int) -> bool:
+        """Whether a directory is wanted, or lies in one that is."""
+        seen = 0
+        while directory not in self._tops:
+            entry = self._catalog.entry(directory)
+            seen += 1
+            if entry is None or seen > _MAX_DEPTH:
+                return False
+            directory = entry.parent
+        return True
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def _send(self, message: Message) -> None:
+        if not self._has_left:
+            self._channel.send(message)
+            self._listen()
+
+    def _answer_small_files(self) -> bool:
+        """Send a frame of small files; False if the first request is for none."""
+        files: list[tuple[int, bytes]] = []
+        size = 0
+        problem: NoContent | None = None
+        while self._requests and len(files) < _MOST_FILES_PER_FRAME and size < CHANGES_TARGET_BYTES:
+            request = self._requests.first
+            entry = self._entry(request)
+            if request.signature is not None or entry.size > INLINE_MAX_BYTES:
+                break
+            self._requests.answered(request)
+            try:
+                content = self._read_small(entry)
+            except _Unreadable as error:
+                problem = NoContent(entry.id, error.problem)
+                break
+            files.append((entry.id, content))
+            size += len(content)
+        if files:
+            self.files += len(files)
+            self.size_bytes += size
+            self._send(Contents(files))
+        if problem is not None:
+            self._send(problem)
+        return bool(files) or problem is not None
+
+    def _open(self, entry: Entry) -> int:
+        try:
+            return open_content(self._tree, entry)
+        except OSError as error:
+            raise _Unreadable(cannot_be_opened(error)) from error
+        except CorruptStore as error:
+            raise _Unreadable(cannot_be_found(error)) from error
+
+    def _read_small(self, entry: Entry) -> bytes:
+        fd = self._open(entry)
+        try:
+            content = os.read(fd, entry.size + 1)
+        except OSError as error:
+            raise _Unreadable(cannot_be_read(error)) from error
+        finally:
+            os.close(fd)
+        if len(content) != entry.size:
+            raise _Unreadable(DAMAGED)
+        return content
+
+    def _answer(self, request: _Request) -> None:
+        """Send one file by itself."""
+        entry = self._entry(request)
+        try:
+            fd = self._open(entry)
+        except _Unreadable as error:
+            self._requests.answered(request)
+            self._send(NoContent(entry.id, error.problem))
+            return
+        try:
+            if request.signature is not None:
+                request.signature.finish()
+            self._send_file(entry, fd, request.signature)
+        finally:
+            os.close(fd)
+            self._requests.answered(request)
+
+    def _send_file(self, entry: Entry, fd: int, signature: LoadedSignature | None) -> None:
+        self._send(FileBegin(entry.id, entry.id if signature else 0, 0, 0))
+        try:
+            self._send_segments(entry, fd, SegmentCoder(signature) if signature else None)
+        except _Unreadable as error:
+            self._send(FileAbort(entry.id, error.problem))
+        else:
+            self.files += 1
+            self.size_bytes += entry.size
+            self._send(FileEnd(entry))
+
+    def _send_segments(self, entry: Entry, fd: int, coder: SegmentCoder | None) -> None:
+        if os.fstat(fd).st_size != entry.size:
+            raise _Unreadable(DAMAGED)
+        buffer = bytearray()
+        position = 0
+        while position < entry.size:
+            wanted = min(coder.wanted_bytes if coder else _READ_BYTES, entry.size - position)
+            if wanted > len(buffer):
+                buffer = bytearray(wanted)
+            segment = memoryview(buffer)[:wanted]
+            _read_full(fd, segment, position)
+            coded = coder.encode(segment) if coder else None
+            if isinstance(coded, Delta):
+                self._send_delta(coded.payload)
+            else:
+                for at in range(0, wanted, MAX_BULK_BYTES):
+                    self._send(FileRaw(segment[at : at + MAX_BULK_BYTES]))
+            position += wanted
+
+    def _send_delta(self, payload: bytes) -> None:
+        delta = memoryview(payload)
+        for at in range(0, len(delta), MAX_BULK_BYTES):
+            end = at + MAX_BULK_BYTES
+            self._send(FileDelta(end >= len(delta), delta[at:end]))
+
+
+def _read_full(fd: int, view: memoryview, position: int) -> None:
+    """Fill the view from the file's position."""
+    filled = 0
+    while filled < len(view):
+        try:
+            count = os.preadv(fd, [view[filled:]], position + filled)
+        except OSError as error:
+            raise _Unreadable(cannot_be_read(error)) from error
+        if count == 0:
+            raise _Unreadable(DAMAGED)
+        filled += count

@@ -1,0 +1,123 @@
+"""The client's side of a restore from a server. Read `fetch_version` beside SYNC.md, "Restore"."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from ssfs.clock import Clock
+from ssfs.engine.refusal import raise_refused
+from ssfs.engine.restore.restorer import RestoreResult, restore_into
+from ssfs.engine.restore.rows import receive_rows
+from ssfs.engine.restore.wanted import find_wanted
+from ssfs.engine.restore.window import ChannelContents
+from ssfs.errors import (
+    ConfigError,
+    ConnectionLost,
+    PeerError,
+    RemoteProtocolError,
+    StoreError,
+    StoreFull,
+)
+from ssfs.fsio.disk import raise_descriptor_limit
+from ssfs.monitor import Monitor
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import Fetch, Fetched, Leave, Message, Refused
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.writer import CatalogWriter
+
+
+def fetch_version(
+    channel: Channel, request: Fetch, target: bytes, monitor: Monitor, clock: Clock
+) -> tuple[Fetched, RestoreResult]:
+    """Copy a version of a server, or parts of it, into the directory `target`.
+
+    Args:
+        channel: A session in the state `READY`; it is over afterwards.
+        request: What to restore.
+        target: As for `ssfs.engine.restore.local.restore_version`.
+        monitor: Hears of progress and problems.
+        clock: For the duration, and for access times, which no catalog has.
+
+    Returns:
+        Which version it was, and what became of it.
+
+    Raises:
+        ConfigError: There is no such task, version or path, the target cannot be used, or there
+            is no room for the list of files; nothing was written.
+        TrustError: The server does not let us read it.
+        PeerError: The server broke the rules or went away; what was restored so far is right.
+        StoreError: The version is damaged or gone, or the target is full.
+    """
+    started_s = clock.monotonic_s()
+    raise_descriptor_limit()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_hearing_refusals(channel))
+        channel.send(request)
+        fetched = _hear(channel)
+        if not isinstance(fetched, Fetched):
+            raise RemoteProtocolError(f"The server answered with {type(fetched).__name__}")
+        monitor.phase("fetching the list of files")
+        catalog = stack.enter_context(_fetched_catalog(lambda: _hear(channel)))
+        wanted = find_wanted(catalog, request.paths)
+        monitor.expect(catalog.number("entries"), catalog.number("bytes"))
+        monitor.phase("restoring")
+        contents = stack.enter_context(contextlib.closing(ChannelContents(channel)))
+        result = restore_into(target, wanted, catalog, contents, monitor, clock)
+        contents.finish()
+        channel.send(Leave())
+    return fetched, msgspec.structs.replace(result, seconds=clock.monotonic_s() - started_s)
+
+
+@contextlib.contextmanager
+def _fetched_catalog(hear: Callable[[], Message]) -> Iterator[CatalogReader]:
+    """The rows that come, as a catalog of our own, gone in the end."""
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssfs-restore-"))
+        except OSError as error:
+            raise _no_room(tempfile.gettempdir(), error.strerror or "unknown error") from error
+        path = os.path.join(os.fsencode(directory), b"catalog.db")
+        try:
+            with CatalogWriter.open_writer(path, durable=False) as writer:
+                receive_rows(hear, writer)
+                writer.checkpoint()
+        except StoreError as error:
+            if error.path != path:
+                raise  # what the server says about its store
+            is_full = isinstance(error, StoreFull)
+            raise _no_room(directory, "no space left" if is_full else error.problem) from error
+        yield stack.enter_context(CatalogReader.open(path))
+
+
+def _no_room(directory: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"The list of files cannot be kept ({reason.lower()})",
+        path=os.fsencode(directory),
+        remedy="set TMPDIR to a directory with more room",
+    )
+
+
+def _hear(channel: Channel) -> Message:
+    """The next message; a refusal is raised."""
+    message = channel.receive()
+    if isinstance(message, Refused):
+        raise_refused(message)
+    return message
+
+
+@contextlib.contextmanager
+def _hearing_refusals(channel: Channel) -> Iterator[None]:
+    """When the server is gone, say what it said last: who refuses says why and closes."""
+    try:
+        yield
+    except ConnectionLost:
+        last: Message | None = None
+        with contextlib.suppress(PeerError):
+            while not isinstance(last, Refused):
+                last = channel.receive()
+        if isinstance(last, Refused):
+            raise_refused(last)
+        raise

@@ -1,0 +1,51 @@
+"""Restore from a store of this machine."""
+
+import contextlib
+import os
+
+from ssfs.clock import Clock
+from ssfs.engine.restore.contents import TreeContents
+from ssfs.engine.restore.restorer import RestoreResult, restore_into
+from ssfs.engine.restore.wanted import find_wanted
+from ssfs.errors import CorruptStore
+from ssfs.fsio.disk import open_directory, raise_descriptor_limit, store_errors
+from ssfs.monitor import Monitor
+from ssfs.store.tree import Tree
+from ssfs.store.version import Version
+
+
+def restore_version(
+    version: Version, paths: tuple[bytes, ...], target: bytes, monitor: Monitor, clock: Clock
+) -> RestoreResult:
+    """Copy a version's content into the directory `target`.
+
+    Args:
+        version: What to restore; it cannot be deleted meanwhile.
+        paths: Entries that appear in `target` under their own names; none, or the root among them:
+            the whole content of the version.
+        target: Made if it does not exist; merged with what it holds.
+        monitor: Hears of progress and problems.
+        clock: For the duration, and for access times, which no catalog has.
+
+    Raises:
+        ConfigError: A path is not in the version, two have the same name, or the target cannot
+            be used; nothing was written.
+        StoreError: The version is damaged or gone, or the target is full.
+    """
+    raise_descriptor_limit()
+    with contextlib.ExitStack() as stack:
+        with store_errors(version.path):
+            stack.enter_context(version.share())
+            catalog = stack.enter_context(version.catalog())
+            tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
+        stack.callback(tree.close)
+        wanted = find_wanted(catalog, paths)
+        if not wanted:
+            _expect(version, monitor)
+        return restore_into(target, wanted, catalog, TreeContents(tree), monitor, clock)
+
+
+def _expect(version: Version, monitor: Monitor) -> None:
+    with contextlib.suppress(CorruptStore):
+        counts = version.record().counts
+        monitor.expect(counts.entries, counts.bytes)

@@ -1,0 +1,36 @@
+"""Who owns what on this machine: the recorded name decides, the number without one."""
+
+import grp
+import os
+import pwd
+
+from ssfs.model.entry import GROUP, USER, Entry
+from ssfs.store.catalog.reader import CatalogReader
+
+
+class Owners:
+    """The users and groups of a catalog, by the numbers they have here."""
+
+    def __init__(self, catalog: CatalogReader) -> None:
+        self._names = {
+            (principal.kind, principal.number): os.fsdecode(principal.name)
+            for principal in catalog.principals()
+        }
+        self._local: dict[tuple[int, int], int] = {}
+
+    def of(self, entry: Entry) -> tuple[int, int]:
+        """User and group number of an entry."""
+        return self._number(USER, entry.uid), self._number(GROUP, entry.gid)
+
+    def _number(self, kind: int, number: int) -> int:
+        key = (kind, number)
+        if key not in self._local:
+            self._local[key] = self._find(kind, number)
+        return self._local[key]
+
+    def _find(self, kind: int, number: int) -> int:
+        name = self._names.get((kind, number), "")
+        try:
+            return pwd.getpwnam(name).pw_uid if kind == USER else grp.getgrnam(name).gr_gid
+        except (KeyError, ValueError, OSError):
+            return number

@@ -1,0 +1,101 @@
+"""The server's side of a restore. Read `serve_restore` beside SYNC.md, "Restore"."""
+
+import contextlib
+import os
+
+import msgspec
+
+from ssfs.engine.restore.answers import Answers
+from ssfs.engine.restore.rows import send_rows
+from ssfs.engine.restore.wanted import find_wanted, wanted_rows
+from ssfs.engine.selection import choose_version, mount_name_of
+from ssfs.errors import ConfigError, CorruptStore, TrustError
+from ssfs.fsio.disk import open_directory, store_errors
+from ssfs.model.peer import Peer
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import Fetch, Fetched
+from ssfs.store.store import Store, Task
+from ssfs.store.tree import Tree
+from ssfs.store.version import Version
+
+
+class RestoreServed(msgspec.Struct, frozen=True):
+    """What a client was sent.
+
+    Attributes:
+        task: POINT/TASK.
+        version: Id of the version.
+        files: Files whose content was sent, whole or as a delta.
+        size_bytes: How long those files are.
+    """
+
+    task: str
+    version: str
+    files: int
+    size_bytes: int
+
+
+def serve_restore(channel: Channel, store: Store, peer: Peer, request: Fetch) -> RestoreServed:
+    """Send a client what it restores, until it leaves.
+
+    The version cannot be deleted meanwhile. Nothing but the files that the request names can be
+    read. It holds at most 16 MiB of signatures as they came, one of them loaded (some three times that), one
+    segment of a file (20 MiB) and its delta.
+
+    Args:
+        channel: A session in which the client has said `request` and waits.
+        store: Where it is; this process can read it.
+        peer: Who asks.
+        request: What it wants.
+
+    Raises:
+        ConfigError: There is no such point, task, version or path.
+        TrustError: The peer may not read it.
+        StoreError: The store cannot be read.
+        ConnectionLost: The client went away.
+        RemoteProtocolError: It broke the rules. Nobody has told the client of any of these.
+    """
+    task = _find_task(store, peer, request)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(store_errors(store.path))
+        version = choose_version(task, request.version)
+        stack.enter_context(version.share())
+        catalog = stack.enter_context(version.catalog())
+        tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
+        stack.callback(tree.close)
+        wanted = find_wanted(catalog, request.paths)
+        channel.send(_fetched(task, version, is_whole=not wanted))
+        send_rows(channel, catalog.principals(), wanted_rows(catalog, wanted))
+        answers = stack.enter_context(contextlib.closing(Answers(channel, catalog, tree, wanted)))
+        answers.run()
+    return RestoreServed(task.label, str(version.id), answers.files, answers.size_bytes)
+
+
+def _find_task(store: Store, peer: Peer, request: Fetch) -> Task:
+    """The task that is meant, if the peer may read it; without a name the only one it may."""
+    if not peer.may_use_point(request.point):
+        raise TrustError(f"Client {peer.name!r} may not use sync point {request.point!r}")
+    with store_errors(store.path):
+        point = store.point(request.point)
+        tasks = [point.task(request.task)] if request.task else point.tasks()
+    readable = [task for task in tasks if peer.may_read_task(point.name, task.settings.owner)]
+    if len(readable) == 1:
+        return readable[0]
+    if request.task:
+        raise TrustError(f"Client {peer.name!r} may not read task {tasks[0].label!r}")
+    if not readable:
+        raise ConfigError(f"Sync point {point.name!r} has no task that can be restored")
+    names = ", ".join(task.name for task in readable)
+    raise ConfigError(
+        f"Sync point {point.name!r} has several tasks: {names}", remedy="name one of them"
+    )
+
+
+def _fetched(task: Task, version: Version, *, is_whole: bool) -> Fetched:
+    """What the client is told first; parts are not counted, as it will hold their rows soon."""
+    entries = size_bytes = 0
+    if is_whole:
+        with contextlib.suppress(CorruptStore):
+            counts = version.record().counts
+            entries, size_bytes = counts.entries, counts.bytes
+    return Fetched(str(version.id), mount_name_of(task, version) or "", entries, size_bytes)

@@ -1,0 +1,328 @@
+"""Content that comes over a channel: a window of files is asked for ahead, so that none costs a round trip.
+
+Answers come strictly in the order asked, and nothing else may come: content of another file, more of it than its
+row says, a delta of a file that has no basis all end the session. What is wrong with one file at the
+other end is that file's problem. A delta that does not make the right file is no proof of damage: the
+basis is the target's own file, which somebody may be writing to. So such a file is asked for
+once more, whole, and only then judged.
+
+What can pile up here is bounded by the window: 16 MiB of small files that were asked for, in frames of about 192
+KiB as they are taken. Large files wait in the socket, unless a signature is being sent meanwhile: then as much
+of them is taken in as the server must get rid of to hear us.
+"""
+
+import collections
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ssfs.delta.errors import DeltaError
+from ssfs.delta.patch import apply_delta
+from ssfs.delta.signature import signature, signature_size
+from ssfs.engine.refusal import raise_refused
+from ssfs.engine.restore.contents import DAMAGED, Basis, Copy, Outcome
+from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
+from ssfs.engine.restore.target import ENDS_RUN
+from ssfs.errors import InternalError, RemoteProtocolError
+from ssfs.model.entry import Entry
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import (
+    INLINE_MAX_BYTES,
+    BasisPart,
+    Contents,
+    FileAbort,
+    FileBegin,
+    FileDelta,
+    FileEnd,
+    FileRaw,
+    Message,
+    NoContent,
+    Refused,
+    WantContents,
+)
+from ssfs.store.incoming import SEGMENT_BYTES
+
+_MOST_FILES = 4096
+_MOST_SMALL_BYTES = 16 << 20
+_MOST_LARGE_FILES = 8
+_LOW_PART = 0.75
+_MOST_IDS_PER_FRAME = 256
+_MAX_DELTA_BYTES = SEGMENT_BYTES + (1 << 20)
+_MOST_PROBLEM_LETTERS = 300
+
+
+class _Asked(NamedTuple):
+    """A file that was asked for, and what its delta would be against."""
+
+    entry: Entry
+    basis: Basis | None
+    signature_bytes: int
+
+    def close(self) -> None:
+        """Close the basis."""
+        if self.basis is not None:
+            os.close(self.basis.fd)
+
+
+class ChannelContents:
+    """The content of files at the other end of a channel."""
+
+    wants_bases = True
+
+    def __init__(self, channel: Channel) -> None:
+        """Speak through a channel whose session is in the state `RESTORING`."""
+        self._channel = channel
+        self._asked: collections.deque[_Asked] = collections.deque()
+        self._small_bytes = 0
+        self._large_files = 0
+        self._signature_bytes = 0
+        self._unsent: list[int] = []
+        self._arrived: collections.deque[tuple[int, bytes]] = collections.deque()
+
+    def close(self) -> None:
+        """Close the files that deltas would have been against."""
+        for asked in self._asked:
+            asked.close()
+        self._asked.clear()
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    def has_credit(self, basis_bytes: int) -> bool:
+        """Whether the server can be expected to hold one more signature."""
+        return self._signature_bytes + signature_size(basis_bytes) <= CREDIT_SIGNATURE_BYTES
+
+    def is_full(self) -> bool:
+        """Whether the window is."""
+        return self._is_above(1.0)
+
+    def is_low(self) -> bool:
+        """Whether a quarter of the window is free: ids travel by the hundred, not one by one."""
+        return not self._is_above(_LOW_PART)
+
+    def _is_above(self, part: float) -> bool:
+        return (
+            len(self._asked) >= _MOST_FILES * part
+            or self._small_bytes >= _MOST_SMALL_BYTES * part
+            or self._large_files >= _MOST_LARGE_FILES * part
+        )
+
+    def ask(self, entry: Entry, basis: Basis | None) -> None:
+        """Ask for a file, as a delta if there is a basis that can be read; takes over `basis`."""
+        pieces = [] if basis is None else _signature_of(basis)
+        if basis is None or not pieces:
+            if basis is not None:
+                os.close(basis.fd)
+            self._note(_Asked(entry, None, 0))
+            self._unsent.append(entry.id)
+            if len(self._unsent) >= _MOST_IDS_PER_FRAME:
+                self.flush()
+            return
+        self._note(_Asked(entry, basis, sum(map(len, pieces))))
+        self.flush()
+        for number, piece in enumerate(pieces, 1):
+            self._channel.send(BasisPart(entry.id, last=number == len(pieces), content=piece))
+
+    def _note(self, asked: _Asked, by: int = 1) -> None:
+        """Count a file in or out of the window."""
+        if by > 0:
+            self._asked.append(asked)
+        if asked.entry.size > INLINE_MAX_BYTES:
+            self._large_files += by
+        else:
+            self._small_bytes += by * asked.entry.size
+        self._signature_bytes += by * asked.signature_bytes
+
+    def flush(self) -> None:
+        """Say what is wanted."""
+        if self._unsent:
+            self._channel.send(WantContents(self._unsent))
+            self._unsent = []
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def take(self, entry: Entry, copy: Copy) -> Outcome:
+        """Write the content of the file that was asked for first.
+
+        Raises:
+            OSError: The copy cannot be written; the next file can be taken all the same.
+            PeerError: The server broke the rules, refused or went away.
+        """
+        asked = self._first(entry)
+        try:
+            return self._receive(asked, copy)
+        finally:
+            asked.close()
+
+    def drop(self, entry: Entry) -> None:
+        """Let the content of the file that was asked for first pass by."""
+        asked = self._first(entry)
+        asked.close()
+        if not isinstance(self._answer(asked), FileBegin):
+            return
+        while not isinstance(self._hear(), FileEnd | FileAbort):
+            pass
+
+    def finish(self) -> None:
+        """All has been taken.
+
+        Raises:
+            RemoteProtocolError: More came than was asked for.
+        """
+        if self._arrived:
+            raise _stray(self._arrived[0][0])
+
+    def _first(self, entry: Entry) -> _Asked:
+        asked = self._asked.popleft()
+        if asked.entry is not entry:
+            raise InternalError(f"Entry {entry.id} taken out of turn")
+        self._note(asked, -1)
+        return asked
+
+    def _receive(self, asked: _Asked, copy: Copy) -> Outcome:
+        answer = self._answer(asked)
+        if isinstance(answer, NoContent):
+            return Outcome(_shown(answer.problem))
+        if isinstance(answer, bytes):
+            copy.write(answer)
+            return Outcome() if copy.is_of(asked.entry) else Outcome(DAMAGED)
+        stream = _Stream(asked.entry, copy, asked.basis if answer.basis else None)
+        while not isinstance(message := self._hear(), FileEnd | FileAbort):
+            stream.hear(message)
+        if copy.failure is not None:
+            raise copy.failure
+        if isinstance(message, FileAbort):
+            return Outcome(_shown(message.problem) or DAMAGED)
+        if stream.is_right():
+            return Outcome()
+        if not stream.had_deltas:
+            return Outcome(DAMAGED)
+        self.ask(asked.entry, None)
+        return Outcome(comes_again=True)
+
+    def _answer(self, asked: _Asked) -> bytes | FileBegin | NoContent:
+        """What the server says to one request: all of it, or how it begins.
+
+        Raises:
+            RemoteProtocolError: It says it about another file, or what cannot be.
+        """
+        if not self._arrived:
+            if len(self._unsent) > len(self._asked):
+                self.flush()  # the file we wait for is among them
+            message = self._hear()
+            if not isinstance(message, Contents):
+                return _checked(message, asked)
+            self._arrived.extend(message.files)
+            if not self._arrived:
+                raise RemoteProtocolError("The server sent the content of no file")
+        entry_id, content = self._arrived.popleft()
+        if entry_id != asked.entry.id:
+            raise _stray(entry_id)
+        if len(content) > asked.entry.size:
+            raise _too_much(entry_id)
+        return content
+
+    def _hear(self) -> Message:
+        message = self._channel.receive()
+        if isinstance(message, Refused):
+            raise_refused(message)
+        return message
+
+
+class _Stream:
+    """A large file on its way in.
+
+    Once it cannot become right any more the rest passes by.
+
+    Attributes:
+        had_deltas: Whether any of it was made from the basis.
+    """
+
+    def __init__(self, entry: Entry, copy: Copy, basis: Basis | None) -> None:
+        self.had_deltas = False
+        self._entry = entry
+        self._copy = copy
+        self._basis = basis
+        self._delta = bytearray()
+        self._is_spoilt = False
+
+    def hear(self, message: Message) -> None:
+        """The next piece.
+
+        Raises:
+            RemoteProtocolError: It cannot be one of this file.
+        """
+        match message:
+            case FileRaw(content) if not self._delta:
+                self._write(content)
+            case FileDelta(last, content) if self._basis is not None:
+                self.had_deltas = True
+                self._delta += content
+                if len(self._delta) > _MAX_DELTA_BYTES:
+                    raise RemoteProtocolError("A delta longer than its segment")
+                if last:
+                    self._patch(self._basis.fd, bytes(self._delta))
+                    self._delta.clear()
+            case _:
+                raise _stray(self._entry.id)
+
+    def _write(self, content: bytes | memoryview) -> None:
+        if self._is_spoilt:
+            return
+        if self._copy.size + len(content) > self._entry.size:
+            raise _too_much(self._entry.id)
+        with self._noting_failures():
+            self._copy.write(content)
+
+    def _patch(self, basis_fd: int, delta: bytes) -> None:
+        if self._is_spoilt:
+            return
+        limit = min(SEGMENT_BYTES, self._entry.size - self._copy.size)
+        with self._noting_failures():
+            apply_delta(basis_fd, delta, self._copy.write, limit=limit)
+
+    @contextlib.contextmanager
+    def _noting_failures(self) -> Iterator[None]:
+        """Let pass what ends the whole restore; anything else ends this file."""
+        try:
+            yield
+        except (DeltaError, OSError):
+            # Without a failure of the copy it is the basis: unreadable, or another than was signed.
+            self._is_spoilt = True
+            if self._copy.failure is not None and self._copy.failure.errno in ENDS_RUN:
+                raise
+
+    def is_right(self) -> bool:
+        """Whether what came is the file."""
+        return not (self._is_spoilt or self._delta) and self._copy.is_of(self._entry)
+
+
+def _signature_of(basis: Basis) -> list[bytes]:
+    """The signature of the target's own file, in pieces; none if it cannot be read."""
+    try:
+        # All of it first: one that breaks off could not be taken back.
+        return list(signature(basis.fd, basis.size))
+    except OSError:
+        return []
+
+
+def _checked(message: Message, asked: _Asked) -> FileBegin | NoContent:
+    """The beginning of an answer, if it is one to this request."""
+    if isinstance(message, FileBegin | NoContent) and message.id == asked.entry.id:
+        if isinstance(message, NoContent) or message.basis == 0:
+            return message
+        if message.basis == message.id and asked.basis is not None:
+            return message
+    raise _stray(asked.entry.id)
+
+
+def _stray(entry_id: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"The server sent what was not asked for, at entry {entry_id}")
+
+
+def _too_much(entry_id: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"The server sent more of entry {entry_id} than there is")
+
+
+def _shown(problem: str) -> str:
+    return problem[:_MOST_PROBLEM_LETTERS]
