@@ -176,10 +176,10 @@ def _added_bytes(version: Version, older: Version | None) -> int:
     with contextlib.closing(connect(path, _IMMUTABLE)) as database:
         check_version(database, path)
         try:
-            if older is None:
-                return _number(database, _WHOLE)
             # What is sorted goes to a file, and not to memory.
             database.execute("PRAGMA temp_store = FILE")
+            if older is None:
+                return _number(database, _WHOLE)
             older_path = os.path.join(older.path, b"catalog.db")
             database.execute("ATTACH ? AS older", (catalog_uri(older_path, _IMMUTABLE),))
             database.execute(_CANDIDATES)
