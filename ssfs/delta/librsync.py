@@ -14,13 +14,13 @@ mistake (`LibrsyncError` is an `InternalError`).
 """
 
 import ctypes
-import os
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import librsync  # 0.1-5 of 2013, without annotations: pyproject.toml lets mypy pass over it
 from typing_extensions import override
 
+from ssfs.delta.basis import Basis
 from ssfs.errors import InternalError
 
 STRONG_BYTES = 16
@@ -255,15 +255,15 @@ def signature_job(block_bytes: int) -> Job:
 
 
 class BasisReader:
-    """What a patch job calls for a piece of the basis: pread straight into the output buffer.
+    """What a patch job calls for a piece of the basis: read straight into the output buffer.
 
     Not a mapping: that dies of SIGBUS, with the process, when the basis shrinks. An exception must
     not cross C, where it would be printed and forgotten, so it waits in `failure`.
     """
 
-    def __init__(self, basis_fd: int, output: memoryview, address: int) -> None:
+    def __init__(self, basis: Basis, output: memoryview, address: int) -> None:
         self.failure: BaseException | None = None
-        self._basis_fd = basis_fd
+        self._basis = basis
         self._output = output
         self._address = address
 
@@ -277,7 +277,7 @@ class BasisReader:
         start = target - self._address
         if start < 0 or start + wanted > len(self._output):
             raise InternalError("librsync asked for a read outside its output buffer")
-        got = os.preadv(self._basis_fd, [self._output[start : start + wanted]], position)
+        got = self._basis.read_at(self._output[start : start + wanted], position)
         if not got:  # librsync would ask again for ever
             raise EOFError("The basis is shorter than it was")
         return got

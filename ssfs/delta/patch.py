@@ -8,10 +8,10 @@ Measured, 2 cores, librsync 2.3.2, 200 MB into the page cache: 380 MB/s for a de
 with an edit every 60 kB, output written to a file; reading and copying alone run at 5 GB/s.
 """
 
-import os
 from collections.abc import Callable
 
 from ssfs.delta import commands
+from ssfs.delta.basis import Basis
 from ssfs.delta.errors import DeltaError
 from ssfs.delta.librsync import BasisReader, LibrsyncError, Pinned, patch_job
 from ssfs.errors import InternalError
@@ -20,12 +20,13 @@ _OUTPUT_BYTES = 1 << 20
 
 
 def apply_delta(
-    basis_fd: int, delta: bytes, write: Callable[[memoryview], None], *, limit: int
+    basis: int | Basis, delta: bytes, write: Callable[[memoryview], None], *, limit: int
 ) -> int:
     """Write what the delta makes of the basis.
 
     Args:
-        basis_fd: A regular file; its position is neither used nor moved.
+        basis: A descriptor of a regular file, or several files as one. Stays the caller's to
+            close; positions of descriptors are neither used nor moved.
         delta: A complete delta, from `ssfs.delta.segment`.
         write: Takes each piece of at most 1 MiB, all of it; the memory is used again afterwards.
         limit: The most bytes that may come out.
@@ -38,12 +39,13 @@ def apply_delta(
             basis has. Only when the basis shrank meanwhile has anything been written by then.
         OSError: The basis cannot be read; whatever `write` raises passes as well.
     """
-    basis_bytes = os.fstat(basis_fd).st_size
-    expected = commands.measure(delta, basis_bytes=basis_bytes, limit=limit).length
+    if isinstance(basis, int):
+        basis = Basis([basis])
+    expected = commands.measure(delta, basis_bytes=basis.size_bytes, limit=limit).length
     output = memoryview(bytearray(min(_OUTPUT_BYTES, max(expected, 1))))
     written = fed = 0
     with Pinned(delta) as source, Pinned(output) as target:
-        reader = BasisReader(basis_fd, output, target.address)
+        reader = BasisReader(basis, output, target.address)
         with patch_job(reader) as job:
             is_done = False
             while not is_done:

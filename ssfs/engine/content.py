@@ -18,7 +18,7 @@ from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_conten
 from ssfs.model.entry import Entry, Flag
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
-from ssfs.protocol.messages import INLINE_MAX_BYTES
+from ssfs.protocol.messages import INLINE_MAX_BYTES, basis_number
 from ssfs.source.reading import (
     ATTEMPTS,
     NotAFileError,
@@ -61,12 +61,19 @@ class Found(NamedTuple):
     read_at_s: float
 
 
+class _Basis(NamedTuple):
+    """What a large file may be sent as a delta against: by its number, and how long it is."""
+
+    number: int
+    size: int
+
+
 class _Pending(NamedTuple):
     """A large file that waits for the signature of its basis; `fd` is open."""
 
     found: Found
     fd: int
-    basis: Entry
+    basis: _Basis
 
 
 class ContentSender:
@@ -124,11 +131,10 @@ class ContentSender:
             self._take_small(fd, found)
             return
         found = _looked_again(found, status)
-        basis = found.same or found.record or found.moved
-        if basis is not None and basis.size < DELTA_MIN_BYTES:
-            basis = None
+        known = found.same or found.record or found.moved
+        basis = self._basis_of(found.now, known)
         if self._has_records and self._compared.has_size(status.st_size):
-            if basis is not None and judge_content(basis, found.now) is Verdict.CHANGED:
+            if basis and known and judge_content(known, found.now) is Verdict.CHANGED:
                 # Most likely it will be needed: let the server work on it while we read.
                 self._ask_for_signature(basis)
             digest, size = digest_file(fd, self._progress(found.path))
@@ -144,6 +150,18 @@ class ContentSender:
             # The file waits, the walk goes on.
             self._ask_for_signature(basis)
             self._pending.append(_Pending(found, os.dup(fd), basis))
+
+    def _basis_of(self, now: Entry, known: Entry | None) -> _Basis | None:
+        """What an interrupted run had brought over of this file, then what is recorded of it."""
+        partial = self._outgoing.partial_of(now)
+        if known is not None and known.size < DELTA_MIN_BYTES:
+            known = None
+        if partial is None and known is None:
+            return None
+        return _Basis(
+            basis_number(partial.number if partial else 0, known.id if known else 0),
+            (partial.size if partial else 0) + (known.size if known else 0),
+        )
 
     def _take_small(self, fd: int, found: Found) -> None:
         content, now, is_stable = b"", found.now, False
@@ -183,7 +201,7 @@ class ContentSender:
 
     # -- large files -----------------------------------------------------------------------------
 
-    def _ask_for_signature(self, basis: Entry) -> None:
+    def _ask_for_signature(self, basis: _Basis) -> None:
         """Ask for the signature of a basis, once there is credit for it."""
         wanted = signature_size(basis.size)
         while self._pending and (
@@ -192,16 +210,16 @@ class ContentSender:
             > CREDIT_BYTES
         ):
             self._send_first_pending()
-        self._outgoing.want_signature(basis.id, basis.size)
+        self._outgoing.want_signature(basis.number, basis.size)
 
-    def _drop_signature(self, basis: Entry) -> None:
+    def _drop_signature(self, basis: _Basis) -> None:
         """Free a signature, unless another file waits for it."""
-        if all(item.basis.id != basis.id for item in self._pending):
-            self._outgoing.drop_signature(basis.id)
+        if all(item.basis.number != basis.number for item in self._pending):
+            self._outgoing.drop_signature(basis.number)
 
     def work_on_deltas(self) -> None:
         """Send the files whose signature has arrived."""
-        while self._pending and self._outgoing.has_signature(self._pending[0].basis.id):
+        while self._pending and self._outgoing.has_signature(self._pending[0].basis.number):
             self._send_first_pending()
 
     def finish_deltas(self) -> None:
@@ -218,8 +236,8 @@ class ContentSender:
     def _send_first_pending(self) -> None:
         item = self._pending.pop(0)
         try:
-            self._outgoing.wait_signature(item.basis.id)
-            self._stream(item.fd, item.found, item.basis.id)
+            self._outgoing.wait_signature(item.basis.number)
+            self._stream(item.fd, item.found, item.basis.number)
         except OSError as error:
             self._outgoing.abort_file(item.found.now.id)
             self._unreadable(item.found, error)
@@ -232,9 +250,7 @@ class ContentSender:
         for attempt in range(_STREAM_ATTEMPTS):
             before = os.fstat(fd)
             found = _looked_again(found, before)
-            content = self._outgoing.send_content(
-                found.now.id, fd, basis, self._progress(found.path)
-            )
+            content = self._outgoing.send_content(found.now, fd, basis, self._progress(found.path))
             is_stable = is_same(before, os.fstat(fd))
             if is_stable or attempt == _STREAM_ATTEMPTS - 1:
                 now = found.now._replace(digest=content.digest, size=content.size)
@@ -247,13 +263,13 @@ class ContentSender:
             self._outgoing.abort_file(found.now.id)
 
     def send_whole(self, dir_fd: int, entry: Entry, path: bytes, root_dev: int) -> bool:
-        """Send an entry's content without any basis; False if it cannot be read any more."""
+        """Send an entry's content without what is recorded as its basis; False if it cannot be read any more."""
         try:
             with open_file(entry.name, dir_fd) as fd:
                 now = seen(entry.id, entry.parent, entry.name, os.fstat(fd), root_dev)
                 found = Found(now, None, None, None, path, float(now.ctime_s))
                 if now.size > INLINE_MAX_BYTES:
-                    self._stream(fd, found, 0)
+                    self._stream_whole(fd, found)
                 else:
                     content = read_whole(fd, now.size)
                     digest = blake3.blake3(content).digest()
@@ -262,6 +278,19 @@ class ContentSender:
         except OSError:
             return False
         return True
+
+    def _stream_whole(self, fd: int, found: Found) -> None:
+        """Stream what the server has lost; as a delta only against what it had begun to receive again."""
+        basis = self._basis_of(found.now, None)
+        if basis is None:
+            self._stream(fd, found, 0)
+            return
+        self._outgoing.want_signature(basis.number, basis.size)
+        self._outgoing.wait_signature(basis.number)
+        try:
+            self._stream(fd, found, basis.number)
+        finally:
+            self._outgoing.drop_signature(basis.number)
 
     # -- bookkeeping -----------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ and its catalog.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -45,6 +44,7 @@ from ssfs.protocol.messages import (
     WantSignature,
 )
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.partials import Origin
 from ssfs.store.staging import Staging
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ class Incoming:
                     self._hear_file(message)
                 else:
                     self._hear(message)
+                self._staging.checkpoint_if_full()
         finally:
             if self._file is not None:
                 self._file.close()
@@ -116,7 +117,8 @@ class Incoming:
 
     def _hear_file(self, message: FileBegin | FileRaw | FileDelta | FileEnd | FileAbort) -> None:
         if isinstance(message, FileBegin):
-            self._file = self._staging.begin_file(message.id, message.basis)
+            origin = Origin(message.dev, message.ino)
+            self._file = self._staging.begin_file(message.id, message.basis, origin)
             return
         file = self._file
         if file is None:
@@ -131,23 +133,27 @@ class Incoming:
                 self._staging.finish_file(file, entry)
             case FileAbort():
                 self._file = None
-                file.close()
+                self._staging.abandon_file(file)
 
-    def _send_signature(self, basis: int) -> None:
-        fd = self._staging.open_basis(basis)
-        if fd is None:
-            self._channel.send(NoSignature(basis))
+    def _send_signature(self, number: int) -> None:
+        basis = self._staging.open_basis(number)
+        if basis is None:
+            self._channel.send(NoSignature(number))
             return
-        try:
-            with contextlib.closing(signature(fd, os.fstat(fd).st_size)) as pieces:
+        with (
+            basis,
+            contextlib.closing(signature(basis.for_signature(), basis.size_bytes)) as pieces,
+        ):
+            try:
                 # One behind, as only the last piece is marked.
                 held = next(pieces, b"")
                 for piece in pieces:
-                    self._channel.send(SignaturePart(basis, last=False, content=held))
+                    self._channel.send(SignaturePart(number, last=False, content=held))
                     held = piece
-                self._channel.send(SignaturePart(basis, last=True, content=held))
-        finally:
-            os.close(fd)
+                self._channel.send(SignaturePart(number, last=True, content=held))
+            except OSError:
+                # A bad spot of the disk: without the basis the file is sent whole, and so healed.
+                self._channel.send(NoSignature(number))
 
     def _is_complete(self, finish: Finish) -> bool:
         """Whether nothing is missing; else the client has been told what."""

@@ -157,7 +157,7 @@ def _opened(task: Task, staging: Staging) -> Opened:
         next_id=catalog.first_new_id,
         expected_entries=catalog.counter("entries"),
         expected_bytes=catalog.counter("bytes"),
-        partials=[],
+        partials=staging.partials,
     )
 
 

@@ -106,7 +106,9 @@ def send_version(
         working = stack.enter_context(cache.begin_working(compared))
         working.set_next_id(opened.next_id)
         wire = None if request.dry_run else channel
-        outgoing = stack.enter_context(contextlib.closing(Outgoing(wire, working, clock)))
+        outgoing = stack.enter_context(
+            contextlib.closing(Outgoing(wire, working, clock, opened.partials))
+        )
         comparison = Comparison(
             source, Catalogs(compared, working), outgoing, Excluder(request.exclude), monitor, clock
         )

@@ -9,13 +9,13 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from ssfs.fsio.disk import copy_file, link_file, open_directory, remove_tree
 from ssfs.model.entry import ROOT_ID, Entry, Kind
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import PARKED
+from ssfs.store.staged import StagedFile, StagedRows
 from ssfs.store.tree import Tree
 
 _BATCH = 2000
@@ -118,31 +118,40 @@ class Base(NamedTuple):
     tree: Tree
 
 
-class StagedFile(NamedTuple):
-    """A data file received or linked in this staging, as the store's file system knows it."""
-
-    id: int
-    ino: int
-    mtime_ns: int
-    size: int
-
-
 class Reconciler:
-    """Makes a staging tree what its catalog says, as far as base and staged files go."""
+    """Makes a staging tree what its catalog says, as far as base and staged files go.
+
+    Attributes:
+        missing: Ids of files whose content is nowhere to be had.
+    """
 
     def __init__(
         self,
         catalog: CatalogReader,
         tree: Tree,
         base: Base | None,
-        staged: Iterable[StagedFile],
+        staged: StagedRows,
         linker: Linker,
+        *,
+        is_complete: bool = False,
     ) -> None:
+        """Repair `tree`; everything stays the caller's.
+
+        Args:
+            catalog: What the tree is to be.
+            tree: What is there.
+            base: The version it began as.
+            staged: What checkpoints have recorded.
+            linker: Makes hard links.
+            is_complete: Whether the tree is known to be on the disk as the catalog says: what is not the
+                base's is recorded as staged then.
+        """
         self._catalog = catalog
         self._tree = tree
         self._base = base
-        self._staged = {file.id: file for file in staged}
+        self._staged = staged
         self._linker = linker
+        self._is_complete = is_complete
         self.missing: list[int] = []
 
     def run(self) -> list[int]:
@@ -203,12 +212,14 @@ class Reconciler:
             if base_row is not None:
                 self._linker.link(base_row.name, source_fd, entry.name, fd)
             return
+        if self._is_complete and is_file and status is not None and status.st_size == entry.size:
+            self._staged.add([_as_staged(entry, status)])
+            return
         remove_tree(entry.name, dir_fd=fd)
         self.missing.append(entry.id)
 
     def _is_staged(self, entry: Entry, status: os.stat_result) -> bool:
-        file = self._staged.get(entry.id)
-        is_it = file == (entry.id, status.st_ino, status.st_mtime_ns, status.st_size)
+        is_it = self._staged.find(entry.id) == _as_staged(entry, status)
         return is_it and status.st_size == entry.size
 
     def _base_row(self, entry: Entry) -> Entry | None:
@@ -228,6 +239,10 @@ class Reconciler:
             return None
         is_whole = stat.S_ISREG(status.st_mode) and status.st_size == row.size
         return (fd, status) if is_whole else None
+
+
+def _as_staged(entry: Entry, status: os.stat_result) -> StagedFile:
+    return StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def entry_content(entry: Entry) -> tuple[int, int, bytes]:

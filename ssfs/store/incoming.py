@@ -1,20 +1,27 @@
 """A large file on its way in: raw pieces and deltas in, digest out.
 
-It lies in `incoming/` until it is complete, so a half-received file is never in the tree.
+It lies in `partials/` (`ssfs.store.partials`) until it is complete and longer, so a half-received file is never in the tree,
+and never lost.
 """
 
-import contextlib
 import os
+from typing import TYPE_CHECKING
 
 import blake3
 
 from ssfs.delta.patch import apply_delta
 from ssfs.errors import RemoteProtocolError
-from ssfs.fsio.disk import write_all
+from ssfs.fsio.disk import start_write_back, write_all
+from ssfs.store.partials import Part
+
+if TYPE_CHECKING:
+    from ssfs.delta.basis import Basis
 
 SEGMENT_BYTES = 24 << 20
 """A delta makes at most this much of the new file (PROTOCOL.md, step 5)."""
 _MAX_DELTA_BYTES = SEGMENT_BYTES + (1 << 20)
+_WRITE_BACK_BYTES = 8 << 20
+"""Handed to the disk at a time, long before a checkpoint waits for it."""
 
 
 class IncomingFile:
@@ -22,22 +29,22 @@ class IncomingFile:
 
     Attributes:
         entry_id: Whose content it is.
+        part: The file it is made in.
         fd: Its descriptor.
         size: Bytes so far.
+        basis: What deltas are against; `close` closes it.
     """
 
-    def __init__(self, entry_id: int, directory: int, basis: int | None) -> None:
-        """Make the file in `directory`; takes over `basis`."""
+    def __init__(self, entry_id: int, part: Part, fd: int) -> None:
+        """Write to `fd`, which is `part` and is taken over."""
         self.entry_id = entry_id
-        self._basis = basis
+        self.part = part
+        self.fd = fd
+        self.size = 0
+        self.basis: Basis | None = None
         self._delta = bytearray()
         self._hasher = blake3.blake3()
-        self.size = 0
-        name = b"%d" % entry_id
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self.fd = os.open(name, flags, 0o400, dir_fd=directory)
+        self._written_back = 0
 
     def write(self, content: bytes | memoryview) -> None:
         """The next bytes."""
@@ -49,16 +56,19 @@ class IncomingFile:
         self._hasher.update(content)
         write_all(self.fd, content)
         self.size += len(content)
+        if self.size - self._written_back >= _WRITE_BACK_BYTES:
+            start_write_back(self.fd, self._written_back, self.size - self._written_back)
+            self._written_back = self.size
 
     def patch(self, delta: bytes | memoryview, *, last: bool) -> None:
         """The next piece of a segment's delta; the last one applies it."""
-        if self._basis is None:
+        if self.basis is None:
             raise RemoteProtocolError("A delta for a file without a basis")
         self._delta += delta
         if len(self._delta) > _MAX_DELTA_BYTES:
             raise RemoteProtocolError("A delta longer than its segment")
         if last:
-            apply_delta(self._basis, bytes(self._delta), self._write, limit=SEGMENT_BYTES)
+            apply_delta(self.basis, bytes(self._delta), self._write, limit=SEGMENT_BYTES)
             self._delta.clear()
 
     def digest(self) -> bytes:
@@ -67,10 +77,11 @@ class IncomingFile:
 
     def close(self) -> None:
         """Release the descriptors."""
-        for fd in (self.fd, self._basis):
-            if fd is not None and fd >= 0:
-                os.close(fd)
-        self.fd, self._basis = -1, None
+        if self.fd >= 0:
+            os.close(self.fd)
+        if self.basis is not None:
+            self.basis.close()
+        self.fd, self.basis = -1, None
 
     def __enter__(self) -> "IncomingFile":
         """Use as a context manager."""

@@ -7,21 +7,38 @@ through directory descriptors (`ssfs.store.tree`). Nothing here is durable befor
 
 import contextlib
 import os
+from typing import NamedTuple
 
 import blake3
 
+from ssfs.delta.basis import Basis
 from ssfs.errors import RemoteProtocolError
 from ssfs.fsio.disk import fsync, remove_tree, rename, write_all
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.protocol.messages import Partial, basis_parts
 from ssfs.store.catalog.schema import PARKED
 from ssfs.store.catalog.writer import CatalogWriter, Placement
-from ssfs.store.clone import Base, Linker, StagedFile, entry_content
+from ssfs.store.clone import Base, Linker, entry_content
 from ssfs.store.incoming import IncomingFile
+from ssfs.store.partials import Origin, Partials
+from ssfs.store.staged import StagedFile
 from ssfs.store.tree import Tree
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HAS_DATA = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK)
 _DIGEST_BYTES = 32
+
+
+class Workbench(NamedTuple):
+    """Where data files are made before they have a place in the tree.
+
+    Attributes:
+        incoming: Descriptor of the directory from which they are renamed into the tree.
+        partials: Where large files are received.
+    """
+
+    incoming: int
+    partials: Partials
 
 
 class StagedTree:
@@ -38,7 +55,7 @@ class StagedTree:
         catalog: CatalogWriter,
         tree: Tree,
         base: Base | None,
-        incoming: int,
+        workbench: Workbench,
         *,
         fsync_each: bool,
     ) -> None:
@@ -48,7 +65,7 @@ class StagedTree:
             catalog: What the tree is.
             tree: The directories of the version being made.
             base: The version it began as, for link sources and bases.
-            incoming: Descriptor of the directory in which files are made before they are renamed.
+            workbench: Where files are made.
             fsync_each: Whether each file must be synced by itself.
         """
         self.catalog = catalog
@@ -56,8 +73,8 @@ class StagedTree:
         self.new_bytes = 0
         self._tree = tree
         self._base = base
-        self._incoming = incoming
-        self._linker = Linker(incoming)
+        self._incoming, self._partials = workbench
+        self._linker = Linker(self._incoming)
         self._fsync_each = fsync_each
         self._staged: list[StagedFile] = []
         # Ids under which the compared catalog has content that the base has not: an earlier run's.
@@ -67,6 +84,11 @@ class StagedTree:
     def fresh_copies(self) -> int:
         """Copies made where no further hard link was possible."""
         return self._linker.fresh_copies
+
+    @property
+    def partials(self) -> list[Partial]:
+        """What an interrupted run had received of large files: the partials of a basis number."""
+        return self._partials.announced()
 
     def keep(self, entry: Entry) -> None:
         """New metadata or another place for an entry whose content stays."""
@@ -177,13 +199,31 @@ class StagedTree:
 
     # -- large files -----------------------------------------------------------------------------
 
-    def open_basis(self, entry_id: int) -> int | None:
-        """A descriptor of the content an id has in the compared catalog; None if there is none.
+    def open_basis(self, number: int) -> Basis | None:
+        """What a basis number stands for; None if there is no such thing. The caller closes it.
 
-        The base first: it cannot change between a signature and the patch that goes with it. But not
-        where an earlier run has staged other content: the client knows the size of that, and
-        refuses a signature that is too long for it.
+        A partial's parts, if it has one, then the content its entry id has in the compared catalog: that of
+        the base, which cannot change between a signature and the patch that goes with it. But not where
+        an earlier run has staged other content: the client knows the size of that, and refuses a
+        signature that is too long for it.
         """
+        partial, entry_id = basis_parts(number)
+        with contextlib.ExitStack() as stack:
+            fds: list[int] = []
+            if partial:
+                parts = self._partials.open(partial)
+                if parts is None:
+                    return None
+                fds += parts
+                for fd in parts:
+                    stack.callback(os.close, fd)
+            content = self._open_content(entry_id)
+            if content is not None:
+                fds.append(content)
+            stack.pop_all()
+        return Basis(fds) if fds else None
+
+    def _open_content(self, entry_id: int) -> int | None:
         trees = []
         if self._base is not None and entry_id not in self._not_in_base:
             trees.append((self._base.catalog, self._base.tree))
@@ -197,12 +237,22 @@ class StagedTree:
                     return os.open(entry.name, flags, dir_fd=tree.directory(entry.parent))
         return None
 
-    def begin_file(self, entry_id: int, basis_id: int) -> IncomingFile:
-        """Begin to receive a large file; the caller finishes or closes it."""
-        basis = self.open_basis(basis_id) if basis_id else None
-        if basis_id and basis is None:
-            raise RemoteProtocolError(f"Entry {basis_id} is no basis")
-        return IncomingFile(entry_id, self._incoming, basis)
+    def begin_file(self, entry_id: int, basis_number: int, origin: Origin) -> IncomingFile:
+        """Begin to receive a large file.
+
+        The caller hands it to `finish_file` or `abandon_file`, or closes it: then what has arrived is a partial of
+        the next run.
+        """
+        part, fd = self._partials.create(origin, entry_id)
+        file = IncomingFile(entry_id, part, fd)
+        with contextlib.ExitStack() as stack:
+            stack.callback(file.close)
+            if basis_number:
+                file.basis = self.open_basis(basis_number)
+                if file.basis is None:
+                    raise RemoteProtocolError(f"There is no basis {basis_number}")
+            stack.pop_all()
+        return file
 
     def finish_file(self, file: IncomingFile, entry: Entry) -> None:
         """Put a received file in place if it is what its row says, else ask for it again."""
@@ -214,10 +264,17 @@ class StagedTree:
             if is_whole:
                 self._record_staged(entry, file.fd)
         if not is_whole:
+            self._partials.abandon(file.part)
             self.lack(entry)
             return
         self._place(entry, self.catalog.take_content())
+        self._partials.link(file.part, self._beside(entry), self._incoming)
         self._put_in_place(entry)
+
+    def abandon_file(self, file: IncomingFile) -> None:
+        """Its sender has given it up."""
+        file.close()
+        self._partials.abandon(file.part)
 
     def lack(self, entry: Entry) -> None:
         """Take the row of a file, but not its content: that was wrong."""

@@ -25,20 +25,20 @@ from ssfs.fsio.disk import (
     syncfs,
 )
 from ssfs.fsio.lock import FileLock
-from ssfs.model.entry import Kind
 from ssfs.model.version import VersionId, VersionRecord
-from ssfs.store.catalog.schema import STAGED_TABLE
 from ssfs.store.catalog.writer import CatalogWriter
-from ssfs.store.clone import Base, Reconciler, StagedFile, clone
-from ssfs.store.staged_tree import StagedTree
+from ssfs.store.clone import Base, Reconciler, clone
+from ssfs.store.partials import Partials
+from ssfs.store.staged import StagedRows
+from ssfs.store.staged_tree import StagedTree, Workbench
 from ssfs.store.store import Task
 from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
 from ssfs.store.trash import discard
 from ssfs.store.tree import Tree
-from ssfs.store.version import Version, encode_record
+from ssfs.store.version import Version, encode_record, read_record
 
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_HAS_DATA = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK)
+_MOST_STAGED = 100_000
+"""Rows that wait for a checkpoint: some 20 MB."""
 
 
 class StagingSettings(msgspec.Struct, frozen=True):
@@ -88,37 +88,55 @@ class Staging(StagedTree):
             remove_tree(b"incoming", dir_fd=staging)
             incoming = make_directory(b"incoming", dir_fd=staging)
             stack.callback(os.close, incoming)
+            partials = make_directory(b"partials", dir_fd=staging)
+            stack.callback(os.close, partials)
+            workbench = Workbench(incoming, Partials(partials))
             self._fds = _Directories(task_fd, staging)
             path = os.path.join(task.path, b"staging", b"catalog.db")
             catalog = CatalogWriter.open_writer(path, durable=True)
             stack.callback(catalog.close)
-            catalog.run(STAGED_TABLE, [()])
+            self._rows = StagedRows(catalog)
+            workbench.partials.gather(self._rows)
             tree_fd = make_directory(b"tree", dir_fd=staging)
             tree = Tree(catalog, tree_fd, make_directory(b"parked", dir_fd=staging))
             stack.callback(tree.close)
-            super().__init__(catalog, tree, self._base, incoming, fsync_each=fsync_each)
+            super().__init__(catalog, tree, self._base, workbench, fsync_each=fsync_each)
             self._stack = stack.pop_all()
 
     def _can_resume(self, task_fd: int) -> bool:
         """Whether an interrupted staging of this base is there; a useless one is discarded."""
-        if not os.path.lexists(os.path.join(self._task.path, b"staging")):
+        path = os.path.join(self._task.path, b"staging")
+        if not os.path.lexists(path):
             return False
-        settings: StagingSettings | None = None
+        wanted = self._settings()
+        is_of_use = False
+        # Not a StoreError: what a newer ssfs left is not ours to drop.
+        with contextlib.suppress(CorruptStore, OSError):
+            if self._settings_left(path) == wanted:
+                catalog_path = os.path.join(path, b"catalog.db")
+                with CatalogWriter.open_writer(catalog_path, durable=True) as catalog:
+                    is_of_use = not self.base or catalog.root() is not None
+        if not is_of_use:
+            discard(b"staging", task_fd)
+        return is_of_use
+
+    def _settings_left(self, path: bytes) -> StagingSettings:
+        """The staging.toml of an interrupted staging, put back where a commit had removed it."""
         try:
-            directory = os.path.join(self._task.path, b"staging")
-            settings = read_text_file(b"staging.toml", StagingSettings, directory=directory)
-            path = os.path.join(directory, b"catalog.db")
-            with CatalogWriter.open_writer(path, durable=True) as catalog:
-                if settings.base and catalog.root() is None:
-                    settings = None
+            return read_text_file(b"staging.toml", StagingSettings, directory=path)
         except (CorruptStore, OSError):
-            # Not a StoreError: what a newer ssfs left is not ours to drop.
-            settings = None
-        digest = self._base_digest().hex()
-        if settings is not None and (settings.base, settings.base_digest) == (self.base, digest):
-            return True
-        discard(b"staging", task_fd)
-        return False
+            record = self._broken_commit()
+            if record is None or record.base != self.base:
+                raise
+        fd = open_directory(path)
+        try:
+            write_text_file(b"staging.toml", self._settings(), dir_fd=fd)
+        finally:
+            os.close(fd)
+        return self._settings()
+
+    def _settings(self) -> StagingSettings:
+        return StagingSettings(FORMAT, self.base, self._base_digest().hex())
 
     def _base_digest(self) -> bytes:
         return self._base.catalog.logical_digest() if self._base else bytes(32)
@@ -136,8 +154,7 @@ class Staging(StagedTree):
                 with open_fd(b"catalog.db", os.O_RDONLY, dir_fd=staging) as copy:
                     fsync(copy)
             # Last: a staging with a staging.toml has a whole catalog.
-            settings = StagingSettings(FORMAT, self.base, self._base_digest().hex())
-            write_text_file(b"staging.toml", settings, dir_fd=staging)
+            write_text_file(b"staging.toml", self._settings(), dir_fd=staging)
         finally:
             os.close(staging)
 
@@ -151,13 +168,32 @@ class Staging(StagedTree):
             counters = ("files", "directories", "symlinks")
             if made == tuple(self.catalog.counter(key) for key in counters):
                 return
-        rows = self.catalog.query("SELECT id, ino, mtime_ns, size FROM staged")
-        staged = [StagedFile._make(row) for row in rows]
-        reconciler = Reconciler(self.catalog, self._tree, self._base, staged, self._linker)
+        is_complete = self._is_complete()
         self._tree.forget()
+        reconciler = Reconciler(
+            self.catalog, self._tree, self._base, self._rows, self._linker, is_complete=is_complete
+        )
         self.missing.update(reconciler.run())
         if self._base is not None:
-            self._not_in_base = {file.id for file in staged} | self.missing
+            self._not_in_base = self._rows.ids() | self.missing
+        if is_complete:
+            self.checkpoint()
+        # Before anything changes: it spoke of the tree as it was.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(b"version.toml", dir_fd=self._fds.staging)
+            fsync(self._fds.staging)
+
+    def _is_complete(self) -> bool:
+        """Whether a commit that broke off had everything on the disk, as the catalog says it."""
+        record = self._broken_commit()
+        return record is not None and record.catalog_digest == self.catalog.logical_digest().hex()
+
+    def _broken_commit(self) -> VersionRecord | None:
+        """The version.toml that a commit which broke off has left."""
+        try:
+            return read_record(os.path.join(self._task.path, b"staging"))
+        except (CorruptStore, OSError):
+            return None
 
     # -- durability ------------------------------------------------------------------------------
 
@@ -167,32 +203,39 @@ class Staging(StagedTree):
         if self._fsync_each:
             _fsync_directories(self._tree.directory(1))
         syncfs(self._fds.task)
-        self.catalog.run("INSERT OR REPLACE INTO staged VALUES (?, ?, ?, ?)", staged)
+        self._rows.add(staged)
         self.catalog.checkpoint()
+        # Not before: until the rows are there, these names are all that a killed run leaves.
+        self._partials.sweep()
+
+    def checkpoint_if_full(self) -> None:
+        """Make a checkpoint when a client lets too many changes pile up without asking for one."""
+        if len(self._staged) >= _MOST_STAGED:
+            self.checkpoint()
 
     def commit(self, version_id: VersionId, record: VersionRecord) -> None:
         """Make it a version: after this call it is durable and visible.
+
+        Killed at any point it either is one, or is a staging that has lost nothing.
 
         Raises:
             CorruptStore: It is not complete.
         """
         if self.missing or self.catalog.has_parked() or self.catalog.root() is None:
             raise CorruptStore("The received version is not complete", path=self._task.path)
-        self.catalog.run("DROP TABLE staged", [()])
-        self._staged.clear()
         staging = self._fds.staging
-        remove_tree(b"incoming", dir_fd=staging)
-        remove_tree(b"parked", dir_fd=staging)
         with FileLock(b"lock", dir_fd=staging):
             pass
-        if self._fsync_each:
-            _fsync_directories(self._tree.directory(1))
-        syncfs(self._fds.task)
+        self.checkpoint()
+        # From here on it says that all is there (`prepare`): what was received need no longer be recorded.
+        replace_file(b"version.toml", encode_record(record), dir_fd=staging)
+        self._rows.drop()
         self.catalog.checkpoint()
         self.catalog.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(b"catalog.db-journal", dir_fd=staging)
-        replace_file(b"version.toml", encode_record(record), dir_fd=staging)
+        for name in (b"incoming", b"partials", b"parked"):
+            remove_tree(name, dir_fd=staging)
         os.unlink(b"staging.toml", dir_fd=staging)
         fsync(staging)
         versions = open_directory(b"versions", dir_fd=self._fds.task)

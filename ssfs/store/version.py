@@ -43,16 +43,7 @@ class Version:
             CorruptStore: It is damaged or missing.
         """
         if self._record is None:
-            path = os.path.join(self.path, b"version.toml")
-            try:
-                fd = open_directory(self.path)
-                try:
-                    content = read_file(b"version.toml", dir_fd=fd)
-                finally:
-                    os.close(fd)
-            except FileNotFoundError as error:
-                raise CorruptStore("The version has no record", path=path) from error
-            self._record = parse_text(unseal(content, path), VersionRecord, path)
+            self._record = read_record(self.path)
         return self._record
 
     def is_intact(self) -> bool:
@@ -115,6 +106,24 @@ def list_versions(task_path: bytes, part: bytes = b"versions") -> list[Version]:
         if version_id is not None:
             versions.append(Version(version_id, os.path.join(directory, name)))
     return sorted(versions, key=lambda version: version.id.sequence)
+
+
+def read_record(directory: bytes) -> VersionRecord:
+    """The version.toml in a directory.
+
+    Raises:
+        CorruptStore: It is damaged or missing.
+    """
+    path = os.path.join(directory, b"version.toml")
+    try:
+        fd = open_directory(directory)
+        try:
+            content = read_file(b"version.toml", dir_fd=fd)
+        finally:
+            os.close(fd)
+    except FileNotFoundError as error:
+        raise CorruptStore("The version has no record", path=path) from error
+    return parse_text(unseal(content, path), VersionRecord, path)
 
 
 def encode_record(record: VersionRecord) -> bytes:

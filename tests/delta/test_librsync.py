@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ssfs.delta import librsync
+from ssfs.delta.basis import Basis
 from ssfs.delta.commands import MAGIC
 from ssfs.delta.errors import DeltaError
 from ssfs.delta.patch import apply_delta
@@ -104,7 +105,7 @@ def test_exception_in_the_callback_does_not_pass_through_c(capfd):
     out = memoryview(bytearray(100))
     made = MAGIC + b"\x45\x00\x05\x00"
     with librsync.Pinned(out) as target, librsync.Pinned(made) as source:
-        reader = Broken(0, out, target.address)
+        reader = Broken(Basis([0]), out, target.address)
         with librsync.patch_job(reader) as job, pytest.raises(librsync.LibrsyncError):
             job.step(source.address, len(made), target.address, 100, is_last=True)
     assert isinstance(reader.failure, KeyboardInterrupt)
@@ -114,7 +115,7 @@ def test_exception_in_the_callback_does_not_pass_through_c(capfd):
 def test_reader_never_writes_outside_its_output():
     out = memoryview(bytearray(100))
     with memory_file(bytes(1000)) as fd, librsync.Pinned(out) as target:
-        reader = librsync.BasisReader(fd, out, target.address)
+        reader = librsync.BasisReader(Basis([fd]), out, target.address)
         assert reader.read(0, 40, target.address + 60) == 40
         for wanted, offset in ((41, 60), (1, -1), (1, 100), (1 << 63, 0)):
             with pytest.raises(InternalError):

@@ -39,6 +39,9 @@ from ssfs.store.catalog.schema import (
 )
 
 _PENDING_ROWS = 1000
+_MOST_FRESH = 100_000
+_MOST_USED_UP = 1_000_000
+"""No honest client makes and removes so many entries in one session."""
 _KINDS = frozenset(Kind)
 _MAX_MODE = 0o7777
 _NS = 10**9
@@ -242,6 +245,9 @@ class CatalogWriter(CatalogReader):
         self._count(entry, 1)
         self._counters["next_id"] = max(self._counters["next_id"], entry.id + 1)
         if entry.kind == Kind.DIRECTORY:
+            if len(self._fresh_directories) >= _MOST_FRESH:
+                # They only save a look; the walk is done with most of them.
+                self._fresh_directories.clear()
             self._fresh_directories.add(entry.id)
         self._pending.append((*entry, content))
         if len(self._pending) >= _PENDING_ROWS:
@@ -267,6 +273,8 @@ class CatalogWriter(CatalogReader):
                 self._known_directory = None
             if row.id >= self.first_new_id:
                 self._used_up.add(row.id)
+        if len(self._used_up) > _MOST_USED_UP:
+            raise RemoteProtocolError("The client makes and removes entries without end")
         self.run("DELETE FROM entry WHERE id = ?", [(row.id,) for row in rows])
 
     def _count(self, entry: Entry, by: int) -> None:
@@ -320,10 +328,10 @@ class CatalogWriter(CatalogReader):
         except (sqlite3.Error, OverflowError) as error:
             raise write_error(error, self.path) from error
 
-    def query(self, statement: str) -> list[tuple[int, ...]]:
+    def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[int, ...]]:
         """The rows of a query, uncommitted changes included."""
         self._flush()
-        return self._database.execute(statement).fetchall()
+        return self._database.execute(statement, values).fetchall()
 
     def checkpoint(self) -> None:
         """Commit all changes so far (durably, if opened so), and begin the next transaction."""
