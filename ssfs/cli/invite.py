@@ -10,6 +10,7 @@ from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import DEFAULT_POINT, parse_store
 from ssfs.cli.options import PATH, examples, quiet_option, verbose_option
 from ssfs.cli.output import complain, emit
+from ssfs.cli.roles import parse_roles
 from ssfs.clock import SystemClock
 from ssfs.errors import ConfigError, CorruptStore
 from ssfs.model.peer import Role
@@ -89,7 +90,7 @@ def invite(
     """
     place = _own_address() if address is None else parse_address(address)
     length = _parse_length(expires)
-    granted = _parse_roles(roles or (Role.BACKUP,))
+    granted = parse_roles(roles or (Role.BACKUP,))
     opened = Store.open(parse_store(store))
     opened.become_owner()
     registry = Registry(opened)
@@ -126,16 +127,6 @@ def _own_address() -> Address:
             except ConfigError:
                 continue
     raise ConfigError("This machine has no name of its own", remedy="use --address HOST:PORT")
-
-
-def _parse_roles(texts: tuple[str, ...]) -> set[Role]:
-    names = [name.strip() for text in texts for name in text.split(",")]
-    try:
-        return {Role(name) for name in names}
-    except ValueError:
-        raise ConfigError(
-            f"Unknown role in {','.join(names)!r}", remedy=f"use {', '.join(Role)}"
-        ) from None
 
 
 def _parse_length(text: str) -> datetime.timedelta:

@@ -34,7 +34,9 @@ COMMANDS = {
     "mount": "Show the versions as dated directories.",
     "umount": "Take a mount away.",
     "restore": "Copy a version, a directory or a file out.",
+    "serve": "Let other machines back up into a store.",
     "invite": "Print a code with which a client can enrol.",
+    "enroll": "Use such a code: make this machine a client.",
     "revoke": "Take a client's access away.",
     "clients": "List clients of a store and open invitations.",
 }

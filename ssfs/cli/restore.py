@@ -8,7 +8,16 @@ import click
 import msgspec
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import Location, is_inside, open_task, parse_location
+from ssfs.cli.location import (
+    LocalPlace,
+    Place,
+    SshPlace,
+    TlsPlace,
+    is_inside,
+    open_task,
+    parse_location,
+    point_of,
+)
 from ssfs.cli.options import (
     PATH,
     examples,
@@ -30,12 +39,17 @@ from ssfs.cli.output import (
     seconds_text,
 )
 from ssfs.cli.progress import open_progress
+from ssfs.cli.remote import open_channel
+from ssfs.cli.transfer import compress_option, limit_option, link_options
 from ssfs.clock import Clock, SystemClock
+from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.local import restore_version
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError
 from ssfs.monitor import Monitor
+from ssfs.net.link import LinkOptions
+from ssfs.protocol.messages import Fetch
 
 
 class RestoreReport(msgspec.Struct, frozen=True):
@@ -61,6 +75,8 @@ class RestoreReport(msgspec.Struct, frozen=True):
 @version_argument
 @click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]...")
 @click.option("--to", "target", required=True, type=PATH, metavar="DIR", help="Where to. Required.")
+@compress_option
+@limit_option
 @json_option
 @quiet_option
 @verbose_option
@@ -70,6 +86,8 @@ def restore(
     version: str,
     paths: tuple[bytes, ...],
     target: bytes,
+    compress: str | None,
+    limit: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -93,9 +111,13 @@ def restore(
     was written), or DIR cannot be used; 6 the store cannot be read, or DIR is full.
     """
     clock = SystemClock()
+    link = link_options(compress, limit)
     wanted = _Wanted(parse_location(location), version, paths, target)
     with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
-        done = _restore_here(wanted, monitor, clock)
+        if isinstance(wanted.place, LocalPlace):
+            done = _restore_here(wanted, monitor, clock)
+        else:
+            done = _restore_from(wanted.place, wanted, link, monitor, clock)
     result = done.result
     if as_json:
         emit_json(
@@ -126,7 +148,7 @@ def restore(
 class _Wanted(NamedTuple):
     """What is to be restored where to; the location's task and the version as they were given."""
 
-    location: Location
+    place: Place
     version: str
     paths: tuple[bytes, ...]
     target: bytes
@@ -142,10 +164,24 @@ class _Restored(NamedTuple):
 
 def _restore_here(wanted: _Wanted, monitor: Monitor, clock: Clock) -> _Restored:
     """Restore from a store of this machine."""
-    task = open_task(wanted.location)
+    task = open_task(wanted.place)
     chosen = choose_version(task, wanted.version)
     mount_name = mount_name_of(task, chosen)
     if is_inside(wanted.target, task.point.store.path):
         raise ConfigError("The target lies inside the store", path=wanted.target)
     result = restore_version(chosen, wanted.paths, wanted.target, monitor, clock)
     return _Restored(str(chosen.id), mount_name, result)
+
+
+def _restore_from(
+    place: TlsPlace | SshPlace,
+    wanted: _Wanted,
+    link: LinkOptions,
+    monitor: Monitor,
+    clock: Clock,
+) -> _Restored:
+    """Restore from a store of another machine."""
+    request = Fetch(point_of(place), place.task or "", wanted.version, list(wanted.paths))
+    with open_channel(place, link) as channel:
+        fetched, result = fetch_version(channel, request, wanted.target, monitor, clock)
+    return _Restored(fetched.version, fetched.mount_name or None, result)

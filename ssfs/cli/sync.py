@@ -1,5 +1,6 @@
 """`ssfs sync`: make one version of a directory."""
 
+import functools
 import os
 import shlex
 
@@ -7,7 +8,7 @@ import click
 import msgspec
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import DEFAULT_POINT, LocalPlace, is_inside, local_place, parse_location
+from ssfs.cli.location import LocalPlace, Place, is_inside, parse_location, point_of, spell
 from ssfs.cli.options import (
     PATH,
     examples,
@@ -27,15 +28,20 @@ from ssfs.cli.output import (
     seconds_text,
 )
 from ssfs.cli.progress import open_progress
+from ssfs.cli.remote import client_name_at, open_channel
+from ssfs.cli.transfer import compress_option, limit_option, link_options
 from ssfs.clock import SystemClock
 from ssfs.engine.local import sync_local
 from ssfs.engine.moves import Source
+from ssfs.engine.remote import sync_remote
 from ssfs.engine.sender import SyncRequest, SyncResult
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
 from ssfs.source.exclude import ExcludeOptions, Excluder, read_pattern_file
 from ssfs.source.identity import client_name, default_task, source_identity
 from ssfs.store.store import Store, check_name
+
+_RETRIES = 5
 
 
 class SyncReport(msgspec.Struct, frozen=True):
@@ -97,6 +103,20 @@ class SyncReport(msgspec.Struct, frozen=True):
     help="Call the source so, instead of by its path: for a path that changes (a snapshot's).",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Leave (exit code 5) when all slots of the sync point are taken.",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0, 1000),
+    default=_RETRIES,
+    metavar="N",
+    help=f"Try so many times more when the connection is lost. Default: {_RETRIES}.",
+)
+@compress_option
+@limit_option
 @json_option
 @quiet_option
 @verbose_option
@@ -110,6 +130,10 @@ def sync(
     exclude_caches: bool,
     source_id: str | None,
     dry_run: bool,
+    no_wait: bool,
+    retries: int,
+    compress: str | None,
+    limit: str | None,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -118,38 +142,49 @@ def sync(
 
     It is complete, and all that did not change shares its space with the version before.
 
-    LOCATION is /path/store[::POINT[/TASK]]. A sync point and a task that do not exist are made; the
-    task is named after this machine and the path of SOURCE unless you name it. What the policy of
-    the sync point lets go is deleted afterwards.
+    LOCATION is /path/store[::POINT[/TASK]] on this machine, ssfs://HOST[:PORT]/POINT[/TASK] on a
+    server where this machine has enrolled, or ssh://[USER@]HOST/path/store[::POINT[/TASK]]. A sync
+    point and a task that do not exist are made; the task is named after this machine and the path of
+    SOURCE unless you name it. What the policy of the sync point lets go is deleted afterwards.
+
+    A connection that breaks is made again, and the run goes on where it was, inside large files too;
+    so does the next run after one that was broken off for good.
 
     With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
     metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, seconds,
     problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason).
 
     Exit codes: 0 done; 3 done, but some files could not be read (listed); 2 wrong options, or the
-    task backs up another source; 6 no store, full, or another sync of the task is running; 7 SOURCE
-    is missing; 130 interrupted (what has arrived is kept for the next run).
+    task backs up another source; 4 the server is another one, or does not let this machine; 5 the
+    server cannot be reached, or all slots are taken; 6 no store, full, or another sync of the task is
+    running; 7 SOURCE is missing; 130 interrupted (what has arrived is kept for the next run).
     """
-    place = local_place(parse_location(location))
+    place = parse_location(location)
+    link = link_options(compress, limit)
     patterns = [line for path in exclude_files for line in read_pattern_file(path)]
     options = ExcludeOptions((*patterns, *excludes), one_file_system, exclude_caches)
     Excluder(options)  # a pattern that makes no sense is found before anything starts
     Source(source).close()  # and so is a missing source
-    store = Store.open(place.store)
+    client = client_name() if isinstance(place, LocalPlace) else client_name_at(place)
     request = SyncRequest(
         source=source,
-        point=place.point or DEFAULT_POINT,
-        task=check_name(place.task or default_task(source, source_id), "task"),
-        client=client_name(),
+        point=point_of(place),
+        task=check_name(place.task or default_task(client, source, source_id), "task"),
+        client=client,
         source_identity=source_identity(source, source_id),
         exclude=options,
         skip=_store_directory(place, source),
         dry_run=dry_run,
+        waits=not no_wait,
     )
     clock = SystemClock()
     with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
         try:
-            result = sync_local(store, request, monitor, clock)
+            if isinstance(place, LocalPlace):
+                result = sync_local(Store.open(place.store), request, monitor, clock)
+            else:
+                opener = functools.partial(open_channel, place, link)
+                result = sync_remote(opener, request, monitor, clock, retries)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
                 "Interrupted: what has arrived is kept, the next sync goes on from there"
@@ -163,11 +198,15 @@ def sync(
     return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
 
 
-def _store_directory(place: LocalPlace, source: bytes) -> frozenset[tuple[int, int]]:
+def _store_directory(place: Place, source: bytes) -> frozenset[tuple[int, int]]:
     """The store as a directory that a walk must not enter: it may lie inside the source."""
-    with store_errors(place.store):
-        status = os.stat(place.store)
-    if is_inside(source, place.store):
+    if not isinstance(place, LocalPlace):
+        return frozenset()
+    # One clear line about what is no store comes before anything about its directory.
+    store = Store.open(place.store)
+    with store_errors(store.path):
+        status = os.stat(store.path)
+    if is_inside(source, store.path):
         raise ConfigError("The source lies inside the store", path=source)
     return frozenset({(status.st_dev, status.st_ino)})
 
@@ -186,7 +225,7 @@ def _report(result: SyncResult) -> SyncReport:
     )
 
 
-def _summarise(result: SyncResult, request: SyncRequest, place: LocalPlace) -> None:
+def _summarise(result: SyncResult, request: SyncRequest, place: Place) -> None:
     """The run in a few lines for people, the last one saying where to find it."""
     counts = result.counts
     size = f"{counted(counts.entries, 'entry')}, {bytes_text(counts.bytes)}"
@@ -210,5 +249,8 @@ def _summarise(result: SyncResult, request: SyncRequest, place: LocalPlace) -> N
         emit(f"  Expired {counted(len(result.expired), 'version')}: {', '.join(result.expired)}")
     if result.expiry_held:
         emit(f"  {result.expiry_held}")
-    spelled = shlex.quote(f"{os.fsdecode(place.store)}::{request.point}/{request.task}")
-    emit(f"Find it as {result.mount_name} in: ssfs mount {spelled} MOUNTPOINT")
+    spelled = shlex.quote(spell(place, request.point, request.task))
+    if isinstance(place, LocalPlace):
+        emit(f"Find it as {result.mount_name} in: ssfs mount {spelled} MOUNTPOINT")
+    else:
+        emit(f"Get it back with: ssfs restore {spelled} {result.mount_name} --to DIRECTORY")

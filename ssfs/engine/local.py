@@ -13,17 +13,18 @@ import traceback
 
 from ssfs.clock import Clock
 from ssfs.engine.cache import cache_root
-from ssfs.engine.receiver import serve_backup
+from ssfs.engine.greeting import greet_server
 from ssfs.engine.sender import SyncRequest, SyncResult, send_version
+from ssfs.engine.session import Visitor, serve_session
 from ssfs.errors import ConnectionLost, PeerError
 from ssfs.fsio.disk import raise_descriptor_limit
+from ssfs.model.peer import LOCAL
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 
 _BUFFER_BYTES = 4 << 20
-_LOST = 5
 
 
 def sync_local(store: Store, request: SyncRequest, monitor: Monitor, clock: Clock) -> SyncResult:
@@ -47,6 +48,7 @@ def sync_local(store: Store, request: SyncRequest, monitor: Monitor, clock: Cloc
     status: int | None = None
     try:
         with Channel(ours, Role.CLIENT) as channel:
+            greet_server(channel)  # S1
             result = send_version(channel, request, cache_root(), monitor, clock)
             # Deleting what expired goes on in the other process; when we end, all is done.
             monitor.phase("cleaning up")
@@ -67,9 +69,7 @@ def _receive(stream: socket.socket, store: Store, clock: Clock) -> int:
         signal.signal(number, signal.SIG_IGN)
     try:
         with Channel(stream, Role.SERVER) as channel:
-            serve_backup(channel, store, clock)
-    except ConnectionLost:
-        return _LOST
+            serve_session(channel, store, Visitor(LOCAL), clock, lambda _: None)  # R1
     except BaseException:  # noqa: BLE001  # the last frame of a process: nobody else can report it
         traceback.print_exc()
         return 1

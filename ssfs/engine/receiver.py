@@ -1,26 +1,24 @@
-"""The server's side of a sync. Read `receive_version` beside SYNC.md: the steps R1..R9 are its."""
+"""The server's side of a sync. Read `receive_version` beside SYNC.md: the steps R2..R9 are its."""
 
 import contextlib
 import os
-from collections.abc import Iterator
 
 import msgspec
 
-from ssfs import __version__
 from ssfs.clock import Clock
 from ssfs.engine.expire import clean_up, expire
 from ssfs.engine.incoming import Incoming, send_catalog
-from ssfs.engine.refusal import to_refusal
 from ssfs.errors import (
     ConfigError,
     ConnectionLost,
     CorruptStore,
+    PeerBusy,
     RemoteProtocolError,
-    SsfsError,
     StoreLocked,
+    TrustError,
 )
-from ssfs.fsio.disk import store_error
 from ssfs.model.entry import GROUP, ROOT_ID, USER
+from ssfs.model.peer import Peer
 from ssfs.model.version import (
     RootMetadata,
     VersionId,
@@ -30,26 +28,27 @@ from ssfs.model.version import (
 )
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
-    PROTOCOL_VERSION,
     Committed,
     Expired,
     FetchCatalog,
     Finish,
-    Hello,
     Leave,
-    Message,
     Open,
     Opened,
+    Queued,
 )
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.slots import SlotRequest
 from ssfs.store.staging import Staging
 from ssfs.store.store import Store as OpenStore
 from ssfs.store.store import Task
 from ssfs.store.textfile import FORMAT
+from ssfs.store.usage import check_room
 from ssfs.store.version import Version
 
-_ROWS_PER_FRAME = 2000
-_MAX_NEED_IDS = 50_000
+_LOOK_EVERY_S = 0.1
+"""How often a backup that waits looks whether a slot is free, times its place in the queue."""
+_LOOK_AT_MOST_EVERY_S = 1.0
 
 _NOTHING = Opened(
     task_id="dry-run",
@@ -64,45 +63,48 @@ _NOTHING = Opened(
 """What a dry run into a task that does not exist yet is compared with."""
 
 
-def serve_backup(channel: Channel, store: OpenStore, clock: Clock) -> None:
-    """Serve one client: greet it, receive a version, tell it what went wrong.
+def receive_version(
+    channel: Channel, request: Open, store: OpenStore, peer: Peer, clock: Clock
+) -> str:
+    """Receive one version into the store, commit it, expire by the rule; the version's id.
+
+    Args:
+        channel: To a client that has been greeted and said `request`.
+        request: What it wants; "" is returned when that was a dry run.
+        store: Where to.
+        peer: Who it is.
+        clock: The server's: versions are dated by it.
 
     Raises:
         ConnectionLost: It went away; what had arrived is kept for the next run.
-        InternalError: Our own bug.
+        TrustError: It may not.
+        StoreError: The store cannot take the version (now).
+        PeerBusy: All slots are taken and it does not want to wait.
     """
-    try:
-        try:
-            receive_version(channel, store, clock)
-        except OSError as error:
-            raise store_error(error, store.path) from error
-    except ConnectionLost:
-        raise
-    except SsfsError as error:
-        with contextlib.suppress(ConnectionLost):
-            channel.send(to_refusal(error))
-
-
-def receive_version(channel: Channel, store: OpenStore, clock: Clock) -> None:
-    """Receive one version into the store, commit it, expire by the rule."""
     started = clock.now().replace(microsecond=0)
     start_s = clock.monotonic_s()
-    messages = channel.messages()
-    request = _greet(channel, messages)  # R1
+    if not peer.may_back_up(request.point):
+        raise TrustError(
+            f"Client {peer.name!r} may not back up into sync point {request.point!r}",
+            remedy="the store's administrator grants it by `ssfs invite`",
+        )
     if request.dry_run:
-        _answer_dry_run(channel, messages, store, request)
-        return
+        _answer_dry_run(channel, store, request)
+        return ""
     store.become_owner()
+    owner = peer.name or request.client
     point = store.create_point(request.point)
-    task = point.claim_task(request.task, request.client, request.source, clock)
-    holder = f"process {os.getpid()} for {request.client}, since {started:%Y-%m-%d %H:%M:%S} UTC"
-    with task.lock_for_writing(holder):  # R2
+    task = point.claim_task(request.task, owner, request.source, clock)
+    holder = f"process {os.getpid()} for {owner}, since {started:%Y-%m-%d %H:%M:%S} UTC"
+    with task.lock_for_writing(holder), SlotRequest(point, holder) as slot:  # R2
+        _wait_for_slot(channel, slot, request)
         clean_up(task)
+        check_room(point)
         with Staging(task, _newest_intact(task)) as staging:
             channel.send(_opened(task, staging))
             try:
                 staging.prepare()  # R3
-                finish = Incoming(channel, staging).receive(messages)  # R4 to R6
+                finish = Incoming(channel, staging).receive(channel.messages())  # R4 to R6
             except ConnectionLost:
                 staging.checkpoint()
                 raise
@@ -117,22 +119,24 @@ def receive_version(channel: Channel, store: OpenStore, clock: Clock) -> None:
     with contextlib.suppress(ConnectionLost):
         channel.send(Expired(expired, held))
     clean_up(task)  # R9
+    return str(version_id)
 
 
-def _greet(channel: Channel, messages: Iterator[Message]) -> Open:
-    hello = next(messages)
-    if not isinstance(hello, Hello):
-        raise RemoteProtocolError("The client did not greet")
-    if hello.protocol != PROTOCOL_VERSION:
-        raise ConfigError(
-            f"This server speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
-            remedy="use the same ssfs at both ends",
-        )
-    channel.send(Hello(PROTOCOL_VERSION, __version__))
-    request = next(messages)
-    if not isinstance(request, Open):
-        raise RemoteProtocolError("The client asked for nothing")
-    return request
+def _wait_for_slot(channel: Channel, slot: SlotRequest, request: Open) -> None:
+    """Wait until the backup is one of those that may run; the client hears of its place."""
+    told = 0
+    while not slot.is_granted():
+        if not request.waits:
+            raise PeerBusy(
+                f"All slots of sync point {request.point!r} are taken, {slot.place} would be "
+                "this backup's place in the queue",
+                remedy="try again later, or wait (without --no-wait)",
+            )
+        if slot.place != told:
+            told = slot.place
+            channel.send(Queued(told))
+        if channel.has_ended(min(_LOOK_EVERY_S * slot.place, _LOOK_AT_MOST_EVERY_S)):
+            raise ConnectionLost("The client left the queue")
 
 
 def _newest_intact(task: Task) -> Version | None:
@@ -161,9 +165,7 @@ def _opened(task: Task, staging: Staging) -> Opened:
     )
 
 
-def _answer_dry_run(
-    channel: Channel, messages: Iterator[Message], store: OpenStore, request: Open
-) -> None:
+def _answer_dry_run(channel: Channel, store: OpenStore, request: Open) -> None:
     """Let a client compare with the newest version; writes nothing."""
     try:
         task = store.point(request.point).task(request.task)
@@ -188,7 +190,7 @@ def _answer_dry_run(
                     expected_bytes=catalog.number("bytes"),
                 )
             )
-        for message in messages:
+        for message in channel.messages():
             if isinstance(message, Leave):
                 return
             if not isinstance(message, FetchCatalog) or catalog is None:

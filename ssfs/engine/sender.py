@@ -1,4 +1,4 @@
-"""The client's side of a sync. Read `send_version` beside SYNC.md: the steps S1..S9 are its."""
+"""The client's side of a sync. Read `send_version` beside SYNC.md: the steps S2..S9 are its."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from typing import TypeVar
 import msgspec
 import zstandard
 
-from ssfs import __version__
 from ssfs.clock import Clock
 from ssfs.engine.cache import TaskCache, open_cache
 from ssfs.engine.comparison import Comparison
@@ -20,7 +19,6 @@ from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
-    PROTOCOL_VERSION,
     CatalogBatch,
     CatalogRows,
     CheckpointDone,
@@ -28,12 +26,12 @@ from ssfs.protocol.messages import (
     Expired,
     FetchCatalog,
     Finish,
-    Hello,
     Leave,
     Message,
     Need,
     Open,
     Opened,
+    Queued,
     Refused,
 )
 from ssfs.source.exclude import ExcludeOptions, Excluder
@@ -61,6 +59,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
         exclude: What is left out.
         skip: (device, inode) of directories never to go into.
         dry_run: Compare, say what would be done, make no version.
+        waits: Wait for a slot when all of the sync point are taken.
     """
 
     source: bytes
@@ -71,6 +70,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
     exclude: ExcludeOptions
     skip: frozenset[tuple[int, int]] = frozenset()
     dry_run: bool = False
+    waits: bool = True
 
 
 class SyncResult(msgspec.Struct, frozen=True):
@@ -90,6 +90,13 @@ def send_version(
 ) -> SyncResult:
     """Make one version of the source.
 
+    Args:
+        channel: To a server that has been greeted.
+        request: What is to be backed up where.
+        cache_root: Where the catalogs of this client's versions are kept.
+        monitor: Hears of progress and problems.
+        clock: For durations, and to know when a file was read.
+
     Raises:
         SourceError: The source as a whole cannot be read.
         PeerError: The server refused, broke the rules or went away.
@@ -100,7 +107,7 @@ def send_version(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_hearing_refusals(channel))
         source = stack.enter_context(contextlib.closing(Source(request.source, request.skip)))
-        opened = _open_task(channel, request)  # S1, S2
+        opened = _open_task(channel, request, monitor)  # S2
         cache = stack.enter_context(open_cache(cache_root, opened.task_id))
         compared = stack.enter_context(_compared_catalog(channel, cache, opened))  # S3
         working = stack.enter_context(cache.begin_working(compared))
@@ -151,13 +158,8 @@ def _hearing_refusals(channel: Channel) -> Iterator[None]:
         raise
 
 
-def _open_task(channel: Channel, request: SyncRequest) -> Opened:
-    """Greet, and ask for the task."""
-    channel.send(Hello(PROTOCOL_VERSION, __version__))
-    if _hear(channel, Hello).protocol != PROTOCOL_VERSION:
-        raise PeerError(
-            "The server speaks another protocol version", remedy="use the same ssfs at both ends"
-        )
+def _open_task(channel: Channel, request: SyncRequest, monitor: Monitor) -> Opened:
+    """Ask for the task, and wait in the queue if that is where we are put."""
     channel.send(
         Open(
             request.point,
@@ -165,9 +167,13 @@ def _open_task(channel: Channel, request: SyncRequest) -> Opened:
             request.client,
             request.source_identity,
             request.dry_run,
+            request.waits,
         )
     )
-    return _hear(channel, Opened)
+    while isinstance(message := _hear_any(channel), Queued):
+        monitor.phase(f"waiting for a slot, place {message.place} in the queue")
+    monitor.phase("")
+    return _expect(message, Opened)
 
 
 def _compared_catalog(channel: Channel, cache: TaskCache, opened: Opened) -> CatalogReader:

@@ -17,11 +17,11 @@ def source_identity(path: bytes, source_id: str | None) -> str:
     return identity.decode(errors="backslashreplace")
 
 
-def default_task(path: bytes, source_id: str | None) -> str:
+def default_task(client: str, path: bytes, source_id: str | None) -> str:
     """The task a sync uses when none is named: the client, then the path with dashes.
 
     `/srv/docs` on nas1 is `nas1-srv-docs`, `/` is `nas1`; characters that cannot name a task become `_`.
     """
     where = source_id or os.fsdecode(os.path.realpath(path)).strip("/").replace("/", "-")
-    name = "-".join(part for part in (client_name(), where) if part)
+    name = "-".join(part for part in (client, where) if part)
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:200].lstrip(".-") or "task"

@@ -267,7 +267,8 @@ def test_names_decide_who_owns_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     # Another machine calls the same user by another number.
     there = pwd.struct_passwd((*daemon[:2], 4711, *daemon[3:]))
     monkeypatch.setattr(
-        "ssfs.engine.restore.owners.pwd.getpwnam", {"daemon": there, "root": pwd.getpwuid(0)}.__getitem__
+        "ssfs.engine.restore.owners.pwd.getpwnam",
+        {"daemon": there, "root": pwd.getpwuid(0)}.__getitem__,
     )
     restore(backup.newest(), tmp_path / "out")
     assert (tmp_path / "out" / "known").stat().st_uid == 4711

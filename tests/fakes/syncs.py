@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ssfs.clock import Clock, SystemClock
 from ssfs.engine.cache import cache_root
-from ssfs.engine.receiver import serve_backup
+from ssfs.engine.greeting import greet_server
 from ssfs.engine.sender import SyncRequest, SyncResult, send_version
-from ssfs.errors import ConnectionLost
+from ssfs.engine.session import Visitor, serve_session
 from ssfs.model.entry import Entry
+from ssfs.model.peer import LOCAL
 from ssfs.model.policy import Policy
 from ssfs.monitor import NullMonitor
 from ssfs.net.channel import Channel
@@ -59,6 +60,7 @@ class Backup:
         server.start()
         try:
             with Channel(ours, Role.CLIENT) as channel:
+                greet_server(channel)
                 return send_version(channel, request, cache_root(), NullMonitor(), self.clock)
         finally:
             server.join()
@@ -68,9 +70,8 @@ class Backup:
     def _serve(self, stream: socket.socket) -> None:
         try:
             with Channel(stream, Role.SERVER) as channel:
-                serve_backup(channel, Store.open(self.store.path), self.clock)
-        except ConnectionLost:
-            pass  # as in a server: the client says why
+                store = Store.open(self.store.path)
+                serve_session(channel, store, Visitor(LOCAL), self.clock, lambda _: None)
         except Exception as error:
             self.errors.append(error)
 

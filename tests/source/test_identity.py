@@ -28,12 +28,12 @@ def host(monkeypatch):
     ],
 )
 def test_task_is_named_for_the_client_and_the_path(path, source_id, task):
-    assert default_task(path, source_id) == task
+    assert default_task("nas1", path, source_id) == task
 
 
 @given(st.binary(max_size=300).filter(lambda path: b"\0" not in path))
 def test_default_task_is_always_a_name(path):
-    name = default_task(b"/" + path, None)
+    name = default_task("nas1", b"/" + path, None)
     assert check_name(name, "task") == name
 
 

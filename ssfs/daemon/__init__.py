@@ -1,0 +1,1 @@
+"""Processes that stay: the backup server."""
