@@ -21,7 +21,8 @@ from typing import cast
 import trio
 
 from ssfs.errors import ConfigError, ConnectionLost, PeerError, TrustError
-from ssfs.net.wire import RECEIVE_BYTES, AnyBytes, Traffic, translated_errors
+from ssfs.net.traffic import Traffic
+from ssfs.net.wire import RECEIVE_BYTES, AnyBytes, translated_errors
 
 SERVER_NAME = "ssfs-server"
 """The DNS name in every server's certificate."""

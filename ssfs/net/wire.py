@@ -1,7 +1,7 @@
 """What a pump needs of the byte stream between two machines, and what all such streams have in common.
 
 A wire is a `ssfs.net.tls.TlsStream`, or the two pipes of an ssh (`PipeWire`). It counts what really goes
-over it in a `Traffic`: bytes after compression and encryption, which pacing and reports are about.
+over it in a `ssfs.net.traffic.Traffic`: bytes after compression and encryption, which pacing and reports are about.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from typing import Protocol
 import trio
 
 from ssfs.errors import ConnectionLost
+from ssfs.net.traffic import Traffic
 
 AnyBytes = bytes | bytearray | memoryview
 
@@ -23,21 +24,6 @@ RECEIVE_BYTES = 256 << 10
 _ENGINE_BUFFER_BYTES = 4 << 20
 _PIPE_BYTES = 1 << 20
 _UNSENT_BYTES = 256 << 10
-
-
-class Traffic:
-    """Counters of one wire. Written by the event loop, read by any thread.
-
-    Attributes:
-        sent_bytes: Bytes given to the operating system for the other machine.
-        received_bytes: Bytes that came from there.
-    """
-
-    __slots__ = ("received_bytes", "sent_bytes")
-
-    def __init__(self) -> None:
-        self.sent_bytes = 0
-        self.received_bytes = 0
 
 
 class Wire(Protocol):

@@ -6,7 +6,8 @@ import trio
 import trio.testing
 
 from ssfs.errors import ConnectionLost
-from ssfs.net.wire import AnyBytes, Traffic
+from ssfs.net.traffic import Traffic
+from ssfs.net.wire import AnyBytes
 
 
 class ByteWise(trio.abc.HalfCloseableStream):
