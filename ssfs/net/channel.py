@@ -10,24 +10,28 @@ import select
 import socket
 from collections.abc import Iterator
 
-from ssfs.errors import ConnectionLost
+from ssfs.errors import ConnectionLost, RemoteProtocolError
+from ssfs.net.traffic import Traffic
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import FileDelta, FileRaw, Message, Refused, SignaturePart
 from ssfs.protocol.states import Role, State
 
 _RECEIVE_BYTES = 1 << 20
+_EARLY_BYTES = 64 << 10
 
 
 class Channel:
-    """One end of a session.
+    """One end of a session."""
 
-    Attributes:
-        sent_bytes: Bytes put on the stream.
-        received_bytes: Bytes taken off it.
-    """
+    def __init__(self, stream: socket.socket, role: Role, traffic: Traffic | None = None) -> None:
+        """Take over the socket: `close` closes it.
 
-    def __init__(self, stream: socket.socket, role: Role) -> None:
-        """Take over the socket: `close` closes it."""
+        Args:
+            stream: The socket, of another process's channel or of a pump.
+            role: Which end this is.
+            traffic: Counts what the wire behind a pump carries, for `sent_bytes` and
+                `received_bytes`. None: what goes over the socket.
+        """
         self._stream = stream
         self._stream.settimeout(0)
         self._reads_while_sending = role is Role.CLIENT
@@ -37,8 +41,18 @@ class Channel:
         self._is_refused = False
         self._poll = select.poll()
         self._poll.register(stream, select.POLLIN)
-        self.sent_bytes = 0
-        self.received_bytes = 0
+        self._is_wire = traffic is not None
+        self._traffic = traffic or Traffic()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes sent so far; over the network as they were there, compressed and encrypted."""
+        return self._traffic.sent_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        """Bytes received so far, counted like `sent_bytes`."""
+        return self._traffic.received_bytes
 
     def send(self, message: Message) -> None:
         """Say it; returns when the operating system has taken all of it.
@@ -61,7 +75,8 @@ class Channel:
                 raise ConnectionLost(
                     f"The other end went away ({error.strerror or 'closed'})"
                 ) from error
-            self.sent_bytes += count
+            if not self._is_wire:
+                self._traffic.sent_bytes += count
             while buffers and count >= len(buffers[0]):
                 count -= len(buffers.pop(0))
             if buffers:
@@ -95,7 +110,8 @@ class Channel:
             raise ConnectionLost(f"The other end went away ({error.strerror})") from error
         if count == 0:
             raise ConnectionLost("The other end closed the connection")
-        self.received_bytes += count
+        if not self._is_wire:
+            self._traffic.received_bytes += count
         return memoryview(self._buffer)[:count]
 
     def receive(self) -> Message:
@@ -130,6 +146,27 @@ class Channel:
             self._poll.modify(self._stream, select.POLLIN)
             self._poll.poll()
             yield from self._connection.receive(self._read())
+
+    def has_ended(self, timeout_s: float) -> bool:
+        """Whether the peer has closed the stream; waits for that up to `timeout_s`.
+
+        For a server whose client may say nothing now, as it waits in a queue. What it says all the same is
+        kept for later.
+
+        Raises:
+            RemoteProtocolError: It says more than a little.
+        """
+        self._poll.modify(self._stream, select.POLLRDHUP)
+        has_ended = bool(self._poll.poll(timeout_s * 1000))
+        try:
+            unread = self._stream.recv(_EARLY_BYTES + 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return has_ended
+        except OSError:
+            return True
+        if len(unread) > _EARLY_BYTES:
+            raise RemoteProtocolError("The other end talks while it has to wait")
+        return has_ended
 
     def close(self) -> None:
         """Close the stream."""

@@ -8,7 +8,9 @@ import pytest
 
 from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileRaw, SignaturePart
+from ssfs.net.traffic import Traffic
+from ssfs.protocol.connection import Connection
+from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileRaw, Hello, SignaturePart
 from ssfs.protocol.states import Role, State
 from tests.fakes.peers import REFUSED, SAMPLES, way_to
 
@@ -152,3 +154,61 @@ def test_nothing_said_is_nothing_heard():
     ours, theirs = socket.socketpair()
     with Channel(ours, Role.CLIENT) as channel, theirs:
         assert channel.receive_nowait() is None
+
+
+@pytest.fixture
+def waiting():
+    """A server's channel, and the socket of its client."""
+    ours, theirs = socket.socketpair()
+    with Channel(ours, Role.SERVER) as channel, theirs:
+        yield channel, theirs
+
+
+def test_client_that_waits_has_not_ended(waiting):
+    channel, _ = waiting
+    assert not channel.has_ended(0)
+    assert not channel.has_ended(0.01)
+
+
+def test_client_that_leaves_is_noticed_without_waiting_for_the_timeout(waiting):
+    channel, client = waiting
+    thread = threading.Thread(target=client.close)
+    thread.start()
+    assert channel.has_ended(60)
+    thread.join()
+    assert channel.has_ended(60)
+
+
+def test_client_that_leaves_with_unread_words_is_noticed(waiting):
+    channel, client = waiting
+    client.sendall(bytes(100))
+    client.close()
+    assert channel.has_ended(60)
+
+
+def test_what_a_waiting_client_says_is_kept(waiting):
+    channel, client = waiting
+    client.sendall(b"".join(Connection(Role.CLIENT).send(Hello(1, "0.1"))))
+    assert not channel.has_ended(0)
+    assert not channel.has_ended(0.01)
+    assert channel.receive() == Hello(1, "0.1")
+
+
+def test_waiting_client_may_not_say_much(waiting):
+    channel, client = waiting
+    client.sendall(bytes(65_536))
+    assert not channel.has_ended(0)
+    client.sendall(b"x")
+    with pytest.raises(RemoteProtocolError):
+        channel.has_ended(0)
+
+
+def test_traffic_of_the_wire_is_reported_where_there_is_one():
+    ours, theirs = socket.socketpair()
+    traffic = Traffic()
+    traffic.sent_bytes, traffic.received_bytes = 7, 8
+    with Channel(ours, Role.CLIENT, traffic) as channel, theirs:
+        channel.send(Hello(1, "0.1"))
+        assert (channel.sent_bytes, channel.received_bytes) == (7, 8)
+        traffic.sent_bytes += 1
+        assert channel.sent_bytes == 8
