@@ -58,7 +58,7 @@ def _read_code() -> str:
 
 def _enrol(code: EnrolmentCode) -> Enrolment:
     """Make sure of the server, then ask it for a certificate."""
-    unproven = TlsTarget(code.host, code.port, authority=None)
+    unproven = TlsTarget(code.host, code.port, b"", verify=False)
     with open_session(unproven, LinkOptions()) as session:
         greet_server(session.channel)
         shown = fetch_authority(session.channel)
@@ -67,7 +67,7 @@ def _enrol(code: EnrolmentCode) -> Enrolment:
     with tempfile.NamedTemporaryFile(prefix="ssfs-") as pinned:
         pinned.write(authority)
         pinned.flush()
-        proven = TlsTarget(code.host, code.port, authority=os.fsencode(pinned.name))
+        proven = TlsTarget(code.host, code.port, os.fsencode(pinned.name))
         with open_session(proven, LinkOptions()) as session:
             greet_server(session.channel)
             enrolled = ask_to_enrol(session.channel, code.secret, make_request(key))

@@ -67,9 +67,9 @@ def _tls_target(enrolment: Enrolment) -> TlsTarget:
     return TlsTarget(
         address.host,
         address.port,
-        authority=enrolment.authority,
-        key=enrolment.key,
-        certificate=enrolment.certificate,
+        ca_path=enrolment.authority,
+        key_path=enrolment.key,
+        certificate_path=enrolment.certificate,
     )
 
 

@@ -99,7 +99,6 @@ class Session:
 
 async def _pump(wire: Wire, engine: socket.socket, options: LinkOptions) -> str:
     """Move bytes until one side ends; what went wrong, if anything."""
-    engine.settimeout(0)
     try:
         await pump(wire, trio.socket.from_stdlib_socket(engine), options)
     except SsfsError as error:

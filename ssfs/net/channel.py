@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.net.traffic import Traffic
 from ssfs.protocol.connection import Connection
-from ssfs.protocol.messages import FileDelta, FileRaw, Message, Refused, SignaturePart
+from ssfs.protocol.messages import BasisPart, FileDelta, FileRaw, Message, Refused, SignaturePart
 from ssfs.protocol.states import Role, State
 
 _RECEIVE_BYTES = 1 << 20
@@ -43,6 +43,11 @@ class Channel:
         self._poll.register(stream, select.POLLIN)
         self._is_wire = traffic is not None
         self._traffic = traffic or Traffic()
+
+    @property
+    def state(self) -> State:
+        """Where the session is."""
+        return self._connection.state
 
     @property
     def sent_bytes(self) -> int:
@@ -190,5 +195,7 @@ def _keepable(message: Message) -> Message:
             return FileDelta(last, bytes(content))
         case SignaturePart(id_, last, content):
             return SignaturePart(id_, last, bytes(content))
+        case BasisPart(id_, last, content):
+            return BasisPart(id_, last, bytes(content))
         case _:
             return message

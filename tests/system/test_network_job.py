@@ -46,7 +46,7 @@ def test_a_machine_enrols_by_one_line_and_backs_up_and_restores(tmp_path, source
         assert difference(source, tmp_path / "back") == []
         if os.access("/dev/fuse", os.W_OK):
             with mounted(f"{server.path}::main/docs", tmp_path / "mount") as mount:
-                assert difference(source, mount / "latest") == []
+                assert difference(source, (mount / "latest").resolve()) == []
         again = machine.ssfs("enroll", code, expect=4)
         assert "wrong, used or expired" in again.stderr
     ends = [line for line in server.log if "ended" in line and "backup main/docs" in line]
@@ -212,7 +212,7 @@ def test_two_servers_serve_one_store_and_exclude_each_other_where_they_must(tmp_
         busy = same.ssfs("sync", source, second.url("main/docs"), expect=6)
         assert "Another sync" in busy.stderr
         assert same.sync(source, second.url("main/other"))["version"][:6] == "000001"
-        stdout, stderr = running.communicate(timeout=120)
+        _, stderr = running.communicate(timeout=120)
         assert running.returncode == 0, stderr
         assert same.sync(source, second.url("main/docs"))["version"][:6] == "000002"
 
