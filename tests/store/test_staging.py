@@ -682,6 +682,38 @@ def test_catalog_copy_of_the_base_is_on_disk_before_the_record(task, base, monke
     assert order == ["catalog.db", "staging.toml"]
 
 
+def test_only_changed_directories_are_synced_where_syncfs_does_nothing(task, base, monkeypatch):
+    synced = []
+    original = staging_parts.fsync
+
+    def fsync(fd):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        original(fd)
+
+    monkeypatch.setattr(staging_parts, "needs_fsync_per_file", lambda fd: True)
+    with begin(task) as staging:
+        monkeypatch.setattr(staging_parts, "fsync", fsync)
+        staging.checkpoint()
+        assert sorted(synced) == ["d", "e", "tree"]
+        steps = [
+            (lambda: staging.store(file(8, b"n", b"x", 5), b"x"), ["e"]),
+            (lambda: staging.store(file(4, b"b", b"new b", 3), b"new b"), ["d"]),
+            (lambda: staging.keep(file(6, b"c", b"content c", 3)), ["d", "e"]),
+            (lambda: staging.keep(file(2, b"b", b"content a", 3)), ["d", "parked", "tree"]),
+            (lambda: staging.remove(5), ["d"]),
+            (lambda: staging.make(directory(9, b"new")), ["new", "tree"]),
+            (lambda: staging.make(symlink(10, b"l", b"x", 9)), ["new"]),
+            (lambda: staging.link(file(11, b"copy", b"content a", 9), 2), ["new"]),
+            (lambda: staging.keep(directory(9, b"newer")._replace(mode=0o700)), ["tree"]),
+            (lambda: None, []),
+        ]
+        for change, wanted in steps:
+            synced.clear()
+            change()
+            staging.checkpoint()
+            assert sorted(synced) == wanted
+
+
 def test_empty_catalog_is_made_only_where_there_is_no_base(task, base):
     staging = begin(task)
     staging.close()
