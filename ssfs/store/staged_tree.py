@@ -79,6 +79,7 @@ class StagedTree:
         self._staged: list[StagedFile] = []
         # Ids under which the compared catalog has content that the base has not: an earlier run's.
         self._not_in_base: set[int] = set()
+        self._touched: set[int] = set()
 
     @property
     def fresh_copies(self) -> int:
@@ -104,7 +105,8 @@ class StagedTree:
         old = self._place(entry).old
         if entry.kind == Kind.DIRECTORY:
             if old is None and entry.id != 1:
-                os.mkdir(entry.name, 0o700, dir_fd=self._tree.directory(entry.parent))
+                os.mkdir(entry.name, 0o700, dir_fd=self._changed(entry.parent))
+                self._changed(entry.id)
         elif entry.kind == Kind.SYMLINK:
             name = self._beside(entry)
             with contextlib.suppress(FileNotFoundError):
@@ -120,7 +122,7 @@ class StagedTree:
             return
         is_new = self._place(entry, self.catalog.take_content()).old is None
         if is_new:
-            name, fd = entry.name, self._tree.directory(entry.parent)
+            name, fd = entry.name, self._changed(entry.parent)
         else:
             name, fd = self._beside(entry), self._incoming
             with contextlib.suppress(FileNotFoundError):
@@ -179,7 +181,7 @@ class StagedTree:
         if entry is None or entry_id == ROOT_ID:
             raise RemoteProtocolError(f"Entry {entry_id} cannot be removed")
         if entry.kind in _HAS_DATA:
-            fd = self._tree.directory(entry.parent)
+            fd = self._changed(entry.parent)
             if entry.kind == Kind.DIRECTORY:
                 fd = os.dup(fd)
                 self._tree.forget()
@@ -284,7 +286,7 @@ class StagedTree:
     def _lose_content(self, entry: Entry) -> None:
         """Ask for the content of a placed entry; what it had before must not be taken for it."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(entry.name, dir_fd=self._tree.directory(entry.parent))
+            os.unlink(entry.name, dir_fd=self._changed(entry.parent))
         self.missing.add(entry.id)
 
     # -- placing -----------------------------------------------------------------------------
@@ -303,14 +305,20 @@ class StagedTree:
         if entry.kind not in _HAS_DATA:
             return
         # A duplicate: looking the second directory up may close the first one's descriptor.
-        source = os.dup(self._tree.directory(entry.parent))
+        source = os.dup(self._changed(entry.parent))
         try:
-            rename(entry.name, source, name, self._tree.directory(parent))
+            rename(entry.name, source, name, self._changed(parent))
         except FileNotFoundError:
             if entry.id not in self.missing:
                 raise
         finally:
             os.close(source)
+
+    def _changed(self, directory_id: int) -> int:
+        """The descriptor of a directory that is about to change."""
+        if self._fsync_each:
+            self._touched.add(directory_id)
+        return self._tree.directory(directory_id)
 
     def _beside(self, entry: Entry) -> bytes:
         return b"%d" % entry.id
@@ -318,7 +326,7 @@ class StagedTree:
     def _put_in_place(self, entry: Entry) -> None:
         """Rename what was made in incoming/ over the entry's place."""
         beside = self._beside(entry)
-        rename(beside, self._incoming, entry.name, self._tree.directory(entry.parent))
+        rename(beside, self._incoming, entry.name, self._changed(entry.parent))
         # rename() does nothing at all when both names are links of one inode already.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside, dir_fd=self._incoming)
