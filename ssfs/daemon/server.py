@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 _LOOK_FOR_REVOKED_S = 0.25
 _ENROLMENT_S = 60.0
 _RENEW_EVERY_S = 3600.0
+_RETRY_S = 10.0
 _EXIT_WITHIN_S = 9.0
 
 
@@ -119,7 +120,10 @@ class Server:
     async def _keep_certificate(self) -> None:
         while True:
             await trio.sleep(_RENEW_EVERY_S)
-            self._context = await trio.to_thread.run_sync(self._load_context)
+            try:
+                self._context = await trio.to_thread.run_sync(self._load_context)
+            except SsfsError as error:
+                _log.error("the server's certificate could not be looked at: %s", error)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -193,7 +197,13 @@ class Server:
         """End the sessions of clients that are revoked, or whose rights have changed."""
         while True:
             await trio.sleep(_LOOK_FOR_REVOKED_S)
-            stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
+            try:
+                stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
+            except SsfsError as error:
+                # Who is revoked cannot be known now; whoever comes is looked up anew in any case.
+                _log.error("the registry of clients cannot be read: %s", error)
+                await trio.sleep(_RETRY_S)
+                continue
             for session, known in list(self._sessions.items()):
                 if known.certificate and known.stamp != stamp:
                     self._sessions[session] = known._replace(stamp=stamp)
