@@ -1,6 +1,7 @@
 """A client's sessions over real TLS and real processes: success, refusal, failure, and nothing left behind."""
 
 import os
+import random
 import signal
 import socket
 import ssl
@@ -13,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from ssfs.errors import ConfigError, ConnectionLost, RemoteProtocolError, TrustError
+from ssfs.net.channel import Channel
 from ssfs.net.compression import AUTO, OFF
 from ssfs.net.dial import Session, SshTarget, Target, TlsTarget, open_session
 from ssfs.net.link import LinkOptions
 from ssfs.net.tls import server_context
-from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileRaw
+from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileRaw, SignaturePart
 from ssfs.protocol.states import Role
 from tests.fakes.certificates import Authority
+from tests.fakes.delay_proxy import DelayProxy, Direction
 from tests.fakes.peers import REFUSED
 from tests.net.servers import (
     Server,
@@ -259,6 +262,48 @@ def test_server_that_goes_away_is_named_as_the_pump_saw_it(context, tls):
 
         with pytest.raises(ConnectionLost, match=r"The connection (was cut|broke)"):
             in_session(tls(server), stop_it)
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("position", [0, 1, 100, 1000, 1500, 2000, 2500, 70_000, 3 * MIB])
+def test_cut_at_any_moment_is_a_lost_connection(position, direction, context, ours, credentials):
+    with Server(context, echo_signatures) as server, DelayProxy(server.port) as proxy:
+        proxy.cut_after(direction, position)
+        target = TlsTarget("127.0.0.1", proxy.port, ours.ca, *credentials)
+        with pytest.raises(ConnectionLost):
+            in_session(target, ask_for_signatures)
+        assert proxy.cuts == 1
+    assert all(isinstance(failure, ConnectionLost) for failure in server.failures)
+
+
+def echo_signatures(channel: Channel) -> None:
+    """As many bytes in both directions."""
+    go_to(channel, Role.SERVER)
+    for message in channel.messages():
+        channel.send(SignaturePart(7, last=False, content=bytes(message.content)))
+
+
+def ask_for_signatures(session: Session) -> None:
+    go_to(session.channel, Role.CLIENT)
+    for number in range(6):
+        content = random.Random(number).randbytes(MIB)
+        session.channel.send(FileRaw(content))
+        assert session.channel.receive() == SignaturePart(7, last=False, content=content)
+
+
+def test_network_that_falls_silent_is_given_up(context, ours, credentials):
+    options = LinkOptions(idle_s=0.5)
+    with Server(context, take_a_file_and_stay, options) as server, DelayProxy(server.port) as proxy:
+        target = TlsTarget("127.0.0.1", proxy.port, ours.ca, *credentials)
+
+        def use(session: Session) -> None:
+            send_a_file(session.channel, 1)
+            proxy.black_hole()
+            session.channel.receive()
+
+        with pytest.raises(ConnectionLost, match="timed out"):
+            in_session(target, use, options)
+        proxy.resume()
 
 
 def test_command_that_does_not_exist() -> None:
