@@ -88,11 +88,11 @@ def receive_version(
             f"Client {peer.name!r} may not back up into sync point {request.point!r}",
             remedy="the store's administrator grants it by `ssfs invite`",
         )
+    owner = peer.name or request.client
     if request.dry_run:
-        _answer_dry_run(channel, store, request)
+        _answer_dry_run(channel, store, request, owner)
         return ""
     store.become_owner()
-    owner = peer.name or request.client
     point = store.create_point(request.point)
     task = point.claim_task(request.task, owner, request.source, clock)
     holder = f"process {os.getpid()} for {owner}, since {started:%Y-%m-%d %H:%M:%S} UTC"
@@ -165,13 +165,15 @@ def _opened(task: Task, staging: Staging) -> Opened:
     )
 
 
-def _answer_dry_run(channel: Channel, store: OpenStore, request: Open) -> None:
-    """Let a client compare with the newest version; writes nothing."""
+def _answer_dry_run(channel: Channel, store: OpenStore, request: Open, owner: str) -> None:
+    """Let a client compare with the newest version of a task of its own; writes nothing."""
     try:
         task = store.point(request.point).task(request.task)
         base = _newest_intact(task)
     except ConfigError:
         task, base = None, None
+    if task is not None:
+        task.check_is_of(owner, request.source)
     with contextlib.ExitStack() as stack:
         if task is None or base is None:
             channel.send(_NOTHING)

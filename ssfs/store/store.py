@@ -285,13 +285,7 @@ class Point:
             finally:
                 os.close(tasks)
         task = self.task(name)
-        if (task.settings.owner, task.settings.source) != (owner, source):
-            raise ConfigError(
-                f"Task {name!r} backs up {task.settings.source!r} of {task.settings.owner!r}, "
-                f"not {source!r} of {owner!r}",
-                remedy="name another TASK in the location; `--source-id` is for one source "
-                "whose path changes",
-            )
+        task.check_is_of(owner, source)
         return task
 
 
@@ -315,6 +309,20 @@ class Task:
     def label(self) -> str:
         """POINT/TASK, for messages."""
         return f"{self.point.name}/{self.name}"
+
+    def check_is_of(self, owner: str, source: str) -> None:
+        """Refuse another client, and another source of the same one.
+
+        Raises:
+            ConfigError: It is somebody else's.
+        """
+        if (self.settings.owner, self.settings.source) != (owner, source):
+            raise ConfigError(
+                f"Task {self.name!r} backs up {self.settings.source!r} of "
+                f"{self.settings.owner!r}, not {source!r} of {owner!r}",
+                remedy="name another TASK in the location; `--source-id` is for one source "
+                "whose path changes",
+            )
 
     def versions(self) -> list[Version]:
         """Its committed versions, by sequence."""

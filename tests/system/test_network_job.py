@@ -90,6 +90,7 @@ def test_a_client_can_add_versions_of_its_own_and_nothing_else(tmp_path, source)
                 assert machine.name in refused.stderr, refused.stderr
         other.ssfs("restore", location, "latest", "--to", tmp_path / "stolen", expect=4)
         other.sync(source, location, expect=2)
+        other.sync(source, location, "--dry-run", expect=2)
         reader.sync(source, server.url("main/mine"), expect=4)
         one.sync(source, server.url("elsewhere"), expect=4)
         reader.ssfs("restore", location, "latest", "--to", tmp_path / "read")
