@@ -16,7 +16,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=50)]
 
 
-class PointLimits(msgspec.Struct, frozen=True):
+class PointLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     """How much a sync point takes: `[limits]` of point.toml.
 
     Attributes:
@@ -28,7 +28,7 @@ class PointLimits(msgspec.Struct, frozen=True):
     quota_bytes: Bytes = 0
 
 
-class ServerSettings(msgspec.Struct, frozen=True):
+class ServerSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a server of the store allows its clients: `[server]` of store.toml.
 
     Attributes:
@@ -44,7 +44,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     idle_s: Count = 60
 
 
-class Reserve(msgspec.Struct, frozen=True):
+class Reserve(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a new backup must find free in the store's file system: `[reserve]` of store.toml.
 
     Attributes:
