@@ -139,8 +139,7 @@ class StagedTree:
     def link(self, entry: Entry, source_id: int) -> None:
         """A file whose content another entry of the compared catalog has."""
         _check_file(entry)
-        content = self.catalog.content_of(source_id)
-        self._place(entry, content)
+        self._place(entry, self._content_number(entry, source_id))
         found = self._find_content(entry, source_id)
         if found is None:
             self._lose_content(entry)
@@ -157,6 +156,17 @@ class StagedTree:
         self._put_in_place(entry)
         directory = self._tree.directory(entry.parent)
         self._remember_staged(entry, os.stat(entry.name, dir_fd=directory, follow_symlinks=False))
+
+    def _content_number(self, entry: Entry, source_id: int) -> int:
+        """The number of the inode that `_find_content` finds, asked for before the entry is placed.
+
+        Not simply that of the source as it is here: the source may have new content by now.
+        """
+        for catalog in (self._base.catalog, self.catalog) if self._base else (self.catalog,):
+            row = catalog.entry(source_id)
+            if row is not None and entry_content(row) == entry_content(entry):
+                return catalog.content_of(source_id)
+        return 0
 
     def _find_content(self, entry: Entry, source_id: int) -> tuple[int, bytes] | None:
         """Where the content of a link source is: in the base, else in this staging."""
