@@ -27,7 +27,7 @@ from ssfs.engine.enrolment import EnrolmentDesk
 from ssfs.engine.session import Visitor
 from ssfs.errors import PeerBusy, SsfsError
 from ssfs.model.peer import NOBODY, Peer
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.net.tls import TlsStream, server_context
 from ssfs.net.wire import tune_tcp
 from ssfs.pki.certificate import is_due, read_certificate

@@ -15,7 +15,8 @@ from ssfs.clock import Clock
 from ssfs.engine.session import Visitor, serve_session
 from ssfs.errors import SsfsError
 from ssfs.net.channel import Channel
-from ssfs.net.link import LinkOptions, pump
+from ssfs.net.link import pump
+from ssfs.net.options import LinkOptions
 from ssfs.net.wire import Wire, engine_socketpair
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store

@@ -13,7 +13,8 @@ from pathlib import Path
 import trio
 
 from ssfs.net.compression import AUTO, OFF
-from ssfs.net.link import LinkOptions, pump
+from ssfs.net.link import pump
+from ssfs.net.options import LinkOptions
 from ssfs.net.tls import TlsStream, client_context, server_context
 from ssfs.net.wire import engine_socketpair
 from tests.fakes.certificates import Authority

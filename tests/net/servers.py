@@ -14,7 +14,8 @@ import trio
 
 from ssfs.errors import ConnectionLost, SsfsError
 from ssfs.net.channel import Channel
-from ssfs.net.link import LinkOptions, pump
+from ssfs.net.link import pump
+from ssfs.net.options import LinkOptions
 from ssfs.net.tls import TlsStream
 from ssfs.net.wire import Wire, engine_socketpair, open_stdio, tune_tcp
 from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileEnd, FileRaw, Message

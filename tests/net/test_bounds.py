@@ -12,7 +12,8 @@ import trio
 
 from ssfs.net.blocks import HEADER, Kind, Preamble, encode_preamble
 from ssfs.net.compression import OFF
-from ssfs.net.link import HELD_BYTES, LinkOptions
+from ssfs.net.link import HELD_BYTES
+from ssfs.net.options import LinkOptions
 from tests.fakes.wires import memory_wires
 from tests.net.links import MIB, Side, running
 

@@ -17,7 +17,7 @@ from ssfs.errors import ConfigError, ConnectionLost, RemoteProtocolError, TrustE
 from ssfs.net.channel import Channel
 from ssfs.net.compression import AUTO, OFF
 from ssfs.net.dial import Session, SshTarget, Target, TlsTarget, open_session
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.net.tls import server_context
 from ssfs.protocol.messages import Checkpoint, CheckpointDone, FileRaw, SignaturePart
 from ssfs.protocol.states import Role
