@@ -49,11 +49,18 @@ def _crowd(
     ]
 
 
-def _stop_in_transfer(server: ServedStore, process: "subprocess.Popen[str]", task: str) -> None:
-    """Stop a client that has its slot, wherever it is in its transfer."""
-    wait_until(lambda: is_receiving(server, task))
-    os.kill(process.pid, signal.SIGSTOP)
-    assert process.poll() is None, "it was done before it could be stopped: make it slower"
+def _stop_in_transfer(server: ServedStore, clients: "dict[str, subprocess.Popen[str]]") -> None:
+    """Stop each of these clients (by task) as soon as it has its slot."""
+    moving = dict(clients)
+
+    def have_all_stopped() -> bool:
+        for task in [task for task in moving if is_receiving(server, task)]:
+            process = moving.pop(task)
+            os.kill(process.pid, signal.SIGSTOP)
+            assert process.poll() is None, "it was done before it could be stopped"
+        return not moving
+
+    wait_until(have_all_stopped)
 
 
 def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
@@ -70,9 +77,9 @@ def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
         running = []
         try:
             for machine, source in crowd[:8]:
-                process = machine.start("sync", source, server.url(f"main/{machine.name}"), *_SLOW)
-                running.append(process)
-                _stop_in_transfer(server, process, machine.name)
+                place = server.url(f"main/{machine.name}")
+                running.append(machine.start("sync", source, place, *_SLOW))
+            _stop_in_transfer(server, dict(zip(_names(8), running, strict=True)))
             ninth, ninth_source = crowd[8]
             place = server.url("main/nas9")
             left = ninth.ssfs("sync", ninth_source, place, "--no-wait", expect=5)
