@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 _LOOK_FOR_REVOKED_S = 0.25
 _ENROLMENT_S = 60.0
 _RENEW_EVERY_S = 3600.0
-_RETRY_S = 10.0
 _EXIT_WITHIN_S = 9.0
 
 
@@ -71,7 +70,9 @@ class Server:
         self._context = self._load_context()
         settings = store.settings.server
         self._door = Door(settings.max_half_open)
-        self._threads = trio.CapacityLimiter(settings.max_sessions + settings.max_half_open)
+        # Apart, so that no crowd of strangers, however slowly each is answered, keeps a client waiting.
+        self._threads = trio.CapacityLimiter(settings.max_sessions)
+        self._stranger_threads = trio.CapacityLimiter(settings.max_half_open)
         self._numbers = itertools.count(1)
         self._sessions: dict[Session, _Known] = {}
 
@@ -114,7 +115,8 @@ class Server:
         self._store = store
         settings = store.settings.server
         self._door.most = settings.max_half_open
-        self._threads.total_tokens = settings.max_sessions + settings.max_half_open
+        self._threads.total_tokens = settings.max_sessions
+        self._stranger_threads.total_tokens = settings.max_half_open
         _log.info("settings read again")
 
     async def _keep_certificate(self) -> None:
@@ -123,7 +125,7 @@ class Server:
             try:
                 self._context = await trio.to_thread.run_sync(self._load_context)
             except SsfsError as error:
-                _log.error("the server's certificate could not be looked at: %s", error)
+                _log.error("the certificate is kept as it was: %s", error)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -168,14 +170,17 @@ class Server:
         self._sessions[session] = _Known(certificate or b"", stamp)
         try:
             options = LinkOptions(idle_s=self._store.settings.server.idle_s)
-            await session.run(wire, options, self._threads)
+            is_known = visitor.peer.is_known
+            await session.run(wire, options, self._threads if is_known else self._stranger_threads)
         finally:
             del self._sessions[session]
 
     async def _identify(self, certificate: bytes | None) -> Visitor:
         if certificate is None:
             return Visitor(NOBODY, desk=self._desk)
-        if len(self._sessions) >= self._store.settings.server.max_sessions:
+        # Strangers are the door's to count.
+        known = sum(session.peer.is_known for session in self._sessions)
+        if known >= self._store.settings.server.max_sessions:
             busy = PeerBusy("The server has as many sessions as it may", remedy="try again later")
             return Visitor(NOBODY, refusal=busy)
         try:
@@ -199,13 +204,13 @@ class Server:
             await trio.sleep(_LOOK_FOR_REVOKED_S)
             try:
                 stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
-            except SsfsError as error:
-                # Who is revoked cannot be known now; whoever comes is looked up anew in any case.
-                _log.error("the registry of clients cannot be read: %s", error)
-                await trio.sleep(_RETRY_S)
-                continue
+            except SsfsError:
+                # A disk that does not answer for once is no reason to go down, nor to trust: whoever
+                # is still there is looked up.
+                stamp = b"unknown"
             for session, known in list(self._sessions.items()):
-                if known.certificate and known.stamp != stamp:
+                # Sessions end while others are looked up.
+                if session in self._sessions and known.certificate and known.stamp != stamp:
                     self._sessions[session] = known._replace(stamp=stamp)
                     await self._check_again(session, known.certificate)
 

@@ -171,7 +171,10 @@ def _open_task(channel: Channel, request: SyncRequest, monitor: Monitor) -> Open
         )
     )
     while isinstance(message := _hear_any(channel), Queued):
-        monitor.phase(f"waiting for a slot, place {message.place} in the queue")
+        waiting = f"waiting for a slot, place {message.place} in the queue"
+        monitor.phase(waiting)
+        # Where nobody watches a progress line, `--verbose` still tells.
+        monitor.note(waiting)
     monitor.phase("")
     return _expect(message, Opened)
 
