@@ -268,8 +268,8 @@ class StagedTree:
 
     def finish_file(self, file: IncomingFile, entry: Entry) -> None:
         """Put a received file in place if it is what its row says, else ask for it again."""
-        _check_file(entry)
         with file:
+            _check_file(entry)
             if entry.id != file.entry_id:
                 raise RemoteProtocolError(f"Entry {entry.id} ends the file of {file.entry_id}")
             is_whole = (file.size, file.digest()) == (entry.size, entry.digest)

@@ -76,6 +76,7 @@ class Scenarios:
 
     Attributes:
         all: By name.
+        directory: Everything is in it, "client/canary" too.
         source: The tree that was backed up last, as it is for every client's session.
         cache: The client's cache; to be emptied before a session.
         target: Where restores go; to be made anew before a session by `prepare_target`.
@@ -83,7 +84,7 @@ class Scenarios:
 
     def __init__(self, directory: Path) -> None:
         self.all: dict[str, Scenario] = {}
-        self._directory = directory
+        self.directory = directory
         self.source = directory / "client" / "source"
         self.cache = directory / "client" / "cache"
         self.target = directory / "client" / "target"
@@ -126,14 +127,14 @@ class Scenarios:
     # -- recording -------------------------------------------------------------------------------
 
     def _template(self, name: str, like: str = "") -> Path:
-        path = self._directory / "templates" / name
+        path = self.directory / "templates" / name
         if like:
-            copy_tree(self._directory / "templates" / like, path)
+            copy_tree(self.directory / "templates" / like, path)
         return path
 
     def _record(self, name: str, template: Path, visitor: Peer | Callable, act: Act) -> Path:
         """Record a session; where that was: the state after it."""
-        after = self._directory / "after" / name
+        after = self.directory / "after" / name
         copy_tree(template, after)
         find = visitor if callable(visitor) else lambda _: Visitor(visitor)
         self.prepare_client()
@@ -151,7 +152,7 @@ class Scenarios:
             empty / "store", Visitor(OTHER), lambda channel: self.sync(channel, task="other")
         )
         after = self._record("first", empty, CLIENT, self.sync)
-        based = self._directory / "templates" / "based"
+        based = self.directory / "templates" / "based"
         copy_tree(after, based)
         _edit(self.source)
         self._record("second", based, CLIENT, self.sync)
@@ -165,7 +166,7 @@ class Scenarios:
         self._record("resumed", staged, CLIENT, self.sync)
 
     def _record_readers(self) -> None:
-        based = self._directory / "templates" / "based"
+        based = self.directory / "templates" / "based"
         self._record("restore", based, CLIENT, self.restore)
         parts = (b"one/two", b"large")
         self._record("restore parts", based, CLIENT, lambda channel: self.restore(channel, *parts))

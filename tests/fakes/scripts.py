@@ -316,7 +316,7 @@ def _lie_in_field(rng, frames, others):
         message = msgspec.msgpack.decode(content[HEADER.size :])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return frames
-    places = list(_places(message))
+    places = list(_places(message)) if isinstance(message, list | dict) else []
     if not places:
         return frames
     holder, key = rng.choice(places)

@@ -8,7 +8,6 @@ import contextlib
 import os
 import random
 import re
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -23,12 +22,12 @@ from tests.fakes.arenas import CLOCK, Arena, memory_directory
 from tests.fakes.scenarios import Scenarios
 from tests.fakes.scripts import HEADER, ScriptedChannel, crumbs, pieces, spoil
 from tests.fakes.trees import verify_version
+from tests.fakes.watching import watched
 
 pytestmark = pytest.mark.slow
 
 CHUNKS = 14
 SESSIONS = 500
-HANG_CPU_S = 30
 SHARES = {
     "first": 3,
     "whole": 1,
@@ -68,24 +67,6 @@ def arenas(scenarios) -> Iterator[dict[str, Arena]]:
             name: Arena(scenario.template, directory / name)
             for name, scenario in scenarios.all.items()
         }
-
-
-@contextlib.contextmanager
-def watched() -> Iterator[None]:
-    """Fail what uses the processor for much longer than a session can take, or leaves descriptors open."""
-
-    def fail(*_: object) -> None:
-        raise AssertionError("it does not end")
-
-    before = os.listdir("/proc/self/fd")
-    handler = signal.signal(signal.SIGPROF, fail)
-    signal.setitimer(signal.ITIMER_PROF, HANG_CPU_S)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, handler)
-    assert len(os.listdir("/proc/self/fd")) == len(before), "descriptors are left open"
 
 
 def serve(scenario, arena, script) -> tuple[str, list[object]]:
