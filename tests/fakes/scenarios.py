@@ -148,7 +148,9 @@ class Scenarios:
         (empty / "canary").mkdir()
         (empty / "canary" / "file").write_bytes(b"a canary")
         Store.create(os.fsencode(empty / "store"), Policy(keep_last=10_000), "UTC", CLOCK)
-        record_session(empty / "store", Visitor(OTHER), lambda channel: self.sync(channel, task="other"))
+        record_session(
+            empty / "store", Visitor(OTHER), lambda channel: self.sync(channel, task="other")
+        )
         after = self._record("first", empty, CLIENT, self.sync)
         based = self.directory / "templates" / "based"
         copy_tree(after, based)

@@ -9,7 +9,6 @@ import os
 import random
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -30,10 +29,22 @@ pytestmark = pytest.mark.slow
 CHUNKS = 14
 SESSIONS = 500
 SHARES = {
-    **{"first": 3, "whole": 1, "second": 8, "resumed": 7, "dry run": 1},
-    **{"restore": 3, "restore parts": 3},
-    **{"commands": 2, "order 0": 1, "order 1": 1, "order 2": 1, "order 3": 1, "administration": 2},
-    **{"authority": 1, "enrol": 2, "renew": 2},
+    "first": 3,
+    "whole": 1,
+    "second": 8,
+    "resumed": 7,
+    "dry run": 1,
+    "restore": 3,
+    "restore parts": 3,
+    "commands": 2,
+    "order 0": 1,
+    "order 1": 1,
+    "order 2": 1,
+    "order 3": 1,
+    "administration": 2,
+    "authority": 1,
+    "enrol": 2,
+    "renew": 2,
 }
 OUTCOME = re.compile(
     "cut off|refused|version |left|compared|answered|restored|authority shown|enrolled|"
