@@ -70,8 +70,8 @@ class Server:
         self._context = self._load_context()
         settings = store.settings.server
         self._door = Door(settings.max_half_open)
-        # Apart, so that no crowd of strangers, however slowly each is answered, keeps a client waiting.
         self._threads = trio.CapacityLimiter(settings.max_sessions)
+        # Theirs alone: a wrong code is answered late, and its thread waits.
         self._stranger_threads = trio.CapacityLimiter(settings.max_half_open)
         self._numbers = itertools.count(1)
         self._sessions: dict[Session, _Known] = {}
@@ -160,35 +160,46 @@ class Server:
         certificate = wire.peer_certificate()
         stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
         visitor = await self._identify(certificate)
-        if certificate is None:
-            scope.deadline = trio.current_time() + _ENROLMENT_S
-        else:
+        if visitor.peer.is_known:
             self._door.known(scope)
+            threads = self._threads
+        else:
+            # Who has been revoked is a stranger too: neither may keep a place that a client needs.
+            scope.deadline = trio.current_time() + _ENROLMENT_S
+            threads = self._stranger_threads
         name = visitor.peer.name or "a stranger"
         session = Session(self._store, visitor, f"{label} {name}", self._clock)
         _log.info("%s from %s begins", session.label, address)
         self._sessions[session] = _Known(certificate or b"", stamp)
         try:
             options = LinkOptions(idle_s=self._store.settings.server.idle_s)
-            is_known = visitor.peer.is_known
-            await session.run(wire, options, self._threads if is_known else self._stranger_threads)
+            await session.run(wire, options, threads)
         finally:
             del self._sessions[session]
 
     async def _identify(self, certificate: bytes | None) -> Visitor:
         if certificate is None:
             return Visitor(NOBODY, desk=self._desk)
-        # Strangers are the door's to count.
-        known = sum(session.peer.is_known for session in self._sessions)
-        if known >= self._store.settings.server.max_sessions:
-            busy = PeerBusy("The server has as many sessions as it may", remedy="try again later")
-            return Visitor(NOBODY, refusal=busy)
         try:
             peer, renew = await trio.to_thread.run_sync(self._look_up, certificate)
         except SsfsError as error:
             _log.info("refused: %s", error)
             return Visitor(NOBODY, refusal=error)
+        # Last, as nothing may come between it and the session being counted.
+        busy = self._too_many(peer)
+        if busy:
+            return Visitor(NOBODY, refusal=PeerBusy(busy, remedy="try again later"))
         return Visitor(peer, certificate, renew=renew, desk=self._desk)
+
+    def _too_many(self, peer: Peer) -> str:
+        """Why there is no room for one more session of a client; "" if there is."""
+        most = self._store.settings.server.max_sessions
+        names = [session.peer.name for session in self._sessions if session.peer.is_known]
+        if len(names) >= most:
+            return "The server has as many sessions as it may"
+        if names.count(peer.name) >= (most + 1) // 2:
+            return f"Client {peer.name!r} has half of all sessions the server may have"
+        return ""
 
     def _look_up(self, certificate: bytes) -> tuple[Peer, bool]:
         now = self._clock.now()

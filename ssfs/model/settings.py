@@ -32,7 +32,7 @@ class ServerSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a server of the store allows its clients: `[server]` of store.toml.
 
     Attributes:
-        max_sessions: Sessions at once, of whatever kind.
+        max_sessions: Sessions of known clients at once, of whatever kind; half of them of one client.
         max_half_open: Connections at once that have not shown yet who they are.
         handshake_s: Seconds a connection has for that.
         idle_s: Seconds a session may say nothing.

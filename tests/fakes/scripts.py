@@ -18,10 +18,17 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
+import zstandard
 
 from ssfs.net.channel import Channel
 from ssfs.protocol.codec import BULK_TYPES, CONTROL_TYPES
-from ssfs.protocol.messages import MAX_PAYLOAD_BYTES
+from ssfs.protocol.messages import (
+    MAX_PAYLOAD_BYTES,
+    AnswerEnd,
+    AnswerPart,
+    Ask,
+    CatalogRows,
+)
 from ssfs.protocol.states import Role
 
 HEADER = struct.Struct("<IB")
@@ -314,25 +321,45 @@ def _lie_in_field(rng, frames, others):
         return _in_frame(_flip)(rng, frames, others)
     try:
         message = msgspec.msgpack.decode(content[HEADER.size :])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return frames
-    places = list(_places(message)) if isinstance(message, list | dict) else []
-    if not places:
-        return frames
-    holder, key = rng.choice(places)
-    holder[key] = _lie(rng, holder[key], rng.choice(places))
-    try:
+        kind = CONTROL_TYPES.get(content[4])
+        if kind is CatalogRows:
+            message[0] = _compress(_spoilt(rng, _decompress(message[0])))
+        elif kind in (Ask, AnswerPart, AnswerEnd) and rng.random() < 0.8:
+            message[0] = _spoilt(rng, message[0])
+        else:
+            _spoil_values(rng, message)
         payload = msgspec.msgpack.encode(message)
-    except OverflowError:
-        return frames
+    except (ValueError, TypeError, IndexError, OverflowError, zstandard.ZstdError):
+        # It is spoilt so far that it holds no fields.
+        return _in_frame(_flip)(rng, frames, others)
     spoilt = HEADER.pack(len(payload), content[4]) + payload
     return [*frames[:at], frames[at]._replace(content=spoilt), *frames[at + 1 :]]
 
 
+def _decompress(content):
+    return zstandard.ZstdDecompressor().decompress(content, max_output_size=1 << 24)
+
+
+def _compress(content):
+    return zstandard.ZstdCompressor().compress(content)
+
+
+def _spoilt(rng, packed):
+    """A packed value with another value somewhere in it."""
+    value = msgspec.msgpack.decode(packed)
+    _spoil_values(rng, value)
+    return msgspec.msgpack.encode(value)
+
+
+def _spoil_values(rng, value):
+    places = list(_places(value))
+    holder, key = rng.choice(places)
+    holder[key] = _lie(rng, holder[key], rng.choice(places))
+
+
 def _places(value):
     """Where values are: (list or dictionary, key), those in it included."""
-    keys = range(len(value)) if isinstance(value, list) else value
-    for key in list(keys):
+    for key in range(len(value)) if isinstance(value, list) else list(value):
         yield value, key
         if isinstance(value[key], list | dict):
             yield from _places(value[key])
