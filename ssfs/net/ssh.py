@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 
 import trio
 
-from ssfs.errors import ConfigError, ConnectionLost
+from ssfs.errors import ConfigError, ConnectionLost, SsfsError, StoreError, TrustError
 from ssfs.net.wire import PipeWire, close_at_once, widen_pipe
 
 _CLEAN_END_S = 5
@@ -24,6 +24,13 @@ _CUT_END_S = 0.5
 _KILL_S = 2
 _SSH_FAILED = 255
 _NO_COMMAND = 127
+_FINAL: dict[int, type[SsfsError]] = {
+    2: ConfigError,
+    4: TrustError,
+    6: StoreError,
+    _NO_COMMAND: ConfigError,
+}
+"""What the other machine's `ssfs` ends with when another try would end no better; a shell that finds no `ssfs` too."""
 
 
 @contextlib.asynccontextmanager
@@ -33,6 +40,7 @@ async def open_command(command: list[str]) -> AsyncIterator[PipeWire]:
     Raises:
         ConfigError: It cannot be run.
         ConnectionLost: Instead of one raised inside: how the command failed, if it did.
+        SsfsError: Instead of one, too: what the server at its other end could not do, and cannot do next time either.
     """
     process = _start(command)
     wire = _pipes(process)
@@ -94,14 +102,15 @@ async def _wait_exited(process: subprocess.Popen[bytes], timeout_s: float) -> No
         os.close(descriptor)
 
 
-def _failed(command: str, status: int) -> ConnectionLost:
+def _failed(command: str, status: int) -> SsfsError:
     if status < 0:
         return ConnectionLost(f"{command} was ended by {signal.Signals(-status).name}")
     remedies = {
         _SSH_FAILED: "what it said is above",
         _NO_COMMAND: "is ssfs installed on the other machine, and in its PATH?",
     }
-    return ConnectionLost(
+    family = _FINAL.get(status, ConnectionLost)
+    return family(
         f"{command} ended with exit status {status}",
         remedy=remedies.get(status, "what the other machine said is above"),
     )

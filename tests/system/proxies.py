@@ -66,13 +66,13 @@ class Proxy:
             counted.clear()
         self.rounds = 0
 
-    def averages(self, direction: int, window_s: float) -> list[float]:
-        """Bytes per second in every window of this length that something arrived at the end of."""
+    def averages(self, direction: int, window_s: float, until_bytes: int) -> list[float]:
+        """Bytes per second in every window of this length, as long as no more than so many bytes have passed."""
         counted = self.passed[direction]
         times = [when for when, _ in counted]
         rates = []
         for when, total in counted:
-            if when - window_s >= times[0]:
+            if when - window_s >= times[0] and total <= until_bytes:
                 before = bisect.bisect_right(times, when - window_s) - 1
                 rates.append((total - counted[before][1]) / window_s)
         return rates

@@ -81,7 +81,7 @@ def test_a_quiet_night_costs_next_to_nothing(tmp_path):
 
 
 def limited_transfers(directory: Path, rate: int, seconds: int) -> tuple[list[float], list[float]]:
-    """Rates of a sync and a restore that run at once, each limited, in windows of 10 s."""
+    """Rates of a sync and a restore that run at once, each limited, in windows of 10 s while content travels."""
     for name in ("stored", "fresh"):
         (directory / name).mkdir()
         (directory / name / "file").write_bytes(os.urandom(rate * seconds))
@@ -105,7 +105,11 @@ def limited_transfers(directory: Path, rate: int, seconds: int) -> tuple[list[fl
         ]
         told = [process.communicate(timeout=200) for process in running]
         assert [process.returncode for process in running] == [0, 0], told
-    return up.averages(TO_SERVER, _WINDOW_S), down.averages(TO_CLIENT, _WINDOW_S)
+    content = rate * seconds
+    return (
+        up.averages(TO_SERVER, _WINDOW_S, content),
+        down.averages(TO_CLIENT, _WINDOW_S, content),
+    )
 
 
 def test_a_limit_is_never_exceeded_in_either_direction(tmp_path):
@@ -120,7 +124,6 @@ def test_a_limit_is_never_exceeded_in_either_direction(tmp_path):
 def test_a_limit_is_used_within_five_percent(tmp_path):
     rate = 2_000_000
     for rates in limited_transfers(tmp_path, rate, 30):
-        # The last of it is followed by the end of the session, which sends less.
         print(f"{min(rates) / rate:.3f} to {max(rates) / rate:.3f} of the limit")
         assert 0.95 * rate < min(rates) <= max(rates) < 1.05 * rate
 

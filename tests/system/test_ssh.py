@@ -250,15 +250,18 @@ def test_a_killed_ssh_costs_little(tmp_path, server, source, retries):
 
 def test_what_goes_wrong_is_said_plainly(tmp_path, server, source):
     no_store = server.ssfs("sync", source, f"ssh://root@nas2{tmp_path}/nothing", expect=6)
-    assert "nothing" in no_store.stderr
+    assert no_store.stderr.count("Not a store") == 1, "it was tried again"
     unknown = server.ssfs("sync", source, "ssh://nowhere.invalid/store", "--retries=0", expect=5)
     assert "ssh ended with exit status 255" in unknown.stderr
     environment = {**server.environment, "SSFS_SSH": "/no/such/ssh"}
+    (server.directory / "bin" / "ssfs").unlink()
+    no_program = server.ssfs("sync", source, server.location(), expect=2)
+    assert "is ssfs installed on the other machine" in no_program.stderr
     missing = run_ssfs(
         "sync", source, server.location(), "--retries=0", expect=2, environment=environment
     )
     assert "/no/such/ssh" in missing.stderr
-    for done in (no_store, unknown, missing):
+    for done in (no_store, unknown, missing, no_program):
         assert "Traceback" not in done.stderr
 
 

@@ -1,6 +1,7 @@
 """Two machines with a cable between them, set up as README.md says; what goes over the cable can be read by nobody."""
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import pytest
 from tests.fakes.trees import edit_tree
 from tests.system.namespaces import Capture, Host, streams, two_hosts
 from tests.system.programs import TIMEOUT_S, difference, run
+from tests.system.servers import Machine, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
 
@@ -116,6 +118,22 @@ def test_the_search_finds_what_travels_in_plain_text(tmp_path, source):
     tells = _tells(source)
     assert len(tells) > _COPIED_FILES
     assert _found(streams(capture.packets()), tells) == tells
+
+
+def test_a_new_machine_in_the_place_of_a_lost_one_restores_and_the_old_one_is_out(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_text("content")
+    with served(tmp_path / "store") as server:
+        old = Machine(tmp_path / "old", "nas1").enrol(server)
+        old.sync(source, server.url())
+        new = Machine(tmp_path / "new", "nas1").enrol(server)
+        new.ssfs("restore", server.url(), "latest", "--to", tmp_path / "back")
+        assert difference(source, tmp_path / "back") == []
+        old.ssfs("versions", server.url(), expect=4)
+        assert new.sync(source, server.url())["version"][:6] == "000002"
+        listed = json.loads(new.ssfs("points", server.url("").rstrip("/"), "--json").stdout)
+    assert [task["owner"] for point in listed for task in point["tasks"]] == ["nas1"]
 
 
 def test_a_machine_leaves_nothing_behind(tmp_path):
