@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import datetime
 import os
 import socket
 import time
@@ -28,8 +29,6 @@ from ssfs.source.exclude import ExcludeOptions
 from ssfs.store.clients import Registry
 from ssfs.store.store import Store
 from tests.system.servers import Machine, ServedStore
-
-import datetime
 
 _DAY = datetime.timedelta(days=1)
 
@@ -74,7 +73,9 @@ def credentials(machine: Machine) -> Path:
 
 @contextlib.contextmanager
 def dial(
-    machine: Machine, port: int, options: LinkOptions = LinkOptions()  # noqa: B008
+    machine: Machine,
+    port: int,
+    options: LinkOptions = LinkOptions(),  # noqa: B008
 ) -> Iterator[Channel]:
     """A greeted session with the server behind a port."""
     files = credentials(machine)
@@ -156,7 +157,9 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 120) -> None:
 def set_server(path: Path, **settings: int) -> None:
     """Write `[server]` of store.toml, before a server starts or is told to look again."""
     with open(path / "store.toml", "a", encoding="ascii") as file:
-        file.write("\n[server]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
+        file.write(
+            "\n[server]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
+        )
 
 
 def raw_connection(port: int) -> socket.socket:

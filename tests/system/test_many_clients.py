@@ -147,7 +147,9 @@ def test_sixty_four_tasks_survive_cut_connections(tmp_path, monkeypatch):
 
     def budget() -> int | None:
         # A handshake alone takes some 3 KB.
-        return rng.choice((rng.randrange(4_000), rng.randrange(60_000), rng.randrange(400_000), None))
+        return rng.choice(
+            (rng.randrange(4_000), rng.randrange(60_000), rng.randrange(400_000), None)
+        )
 
     with served(tmp_path / "store", "--keep-last", "9") as server:
         machines = [enrolled(server, tmp_path / name, name) for name in _names(8)]
@@ -178,6 +180,6 @@ def test_sixty_four_tasks_survive_cut_connections(tmp_path, monkeypatch):
         assert proxy.cuts >= 64, "too few to have shown anything"
         for _, task, _ in work:
             # A commit whose answer was cut off is a version; the next attempt makes one more of it.
-            assert 2 <= len(versions_of(server, task))
+            assert len(versions_of(server, task)) >= 2
             for version in versions_of(server, task):
                 verify_version(version)
