@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.clock import SystemClock
-from ssfs.engine.restore import answers, contents, rows, window
+from ssfs.engine.restore import answers, contents, requests, rows, window
 from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError, CorruptStore, TrustError
@@ -212,7 +212,7 @@ def test_own_file_that_cannot_be_read_is_replaced(tmp_path, source, out, monkeyp
 
 def test_signatures_beyond_the_credit_wait_for_those_before(tmp_path, source, out, monkeypatch):
     monkeypatch.setattr(window, "CREDIT_SIGNATURE_BYTES", 60_000)
-    monkeypatch.setattr(answers, "CREDIT_SIGNATURE_BYTES", 60_000)
+    monkeypatch.setattr(requests, "CREDIT_SIGNATURE_BYTES", 60_000)
     for number in range(10):
         (source / f"{number}").write_bytes(noise(MIB, number))
         (out / f"{number}").write_bytes(noise(MIB - 1000, number) + bytes(1000))
@@ -321,6 +321,7 @@ def narrow() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
+@pytest.mark.slow
 def test_neither_end_waits_for_the_other_on_a_narrow_line(tmp_path, source, out):
     # The server is in the middle of a large file while signatures and requests come in.
     for number in range(8):
@@ -334,6 +335,7 @@ def test_neither_end_waits_for_the_other_on_a_narrow_line(tmp_path, source, out)
     assert content_of(out) == content_of(source)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_version(tmp_path, source, monkeypatch):
     # What each stage may hold, so much smaller that a version of some thousand files is a large one.
     monkeypatch.setattr(window, "_MOST_FILES", 100)

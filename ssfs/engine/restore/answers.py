@@ -1,14 +1,12 @@
 """A server's answers to a client that restores: the content of files, strictly in the order asked.
 
 Between any two frames it sends, the server takes in what the client has asked for meanwhile: a client that
-sends is then never kept waiting for a client that should read, itself. What can pile up is bounded (`ssfs.engine.restore.credit`): a
+sends is then never kept waiting for a client that should read, itself. What can pile up is bounded (`ssfs.engine.restore.requests`): a
 client that asks for more ends its session. Whatever it asks for, only files among the wanted
 entries are opened, through directory descriptors with O_NOFOLLOW. What cannot be read is one file's problem.
 """
 
-import collections
 import os
-from typing import NamedTuple
 
 from ssfs.delta.segment import Delta, SegmentCoder
 from ssfs.delta.signature import LoadedSignature
@@ -19,7 +17,7 @@ from ssfs.engine.restore.contents import (
     cannot_be_read,
     open_content,
 )
-from ssfs.engine.restore.credit import CREDIT_FILES, CREDIT_SIGNATURE_BYTES
+from ssfs.engine.restore.requests import Request, Requests
 from ssfs.errors import CorruptStore, InternalError, RemoteProtocolError
 from ssfs.model.entry import ROOT_ID, Entry, Kind
 from ssfs.net.channel import Channel
@@ -61,64 +59,6 @@ class _Unreadable(Exception):
         self.problem = problem
 
 
-class _Request(NamedTuple):
-    """A file that was asked for; with the signature of what the client has of it, if anything."""
-
-    entry_id: int
-    signature: LoadedSignature | None
-    signature_bytes: int
-
-
-class _Requests:
-    """What was asked for and is not answered."""
-
-    def __init__(self) -> None:
-        self._queue: collections.deque[_Request] = collections.deque()
-        self._signature_bytes = 0
-        self._coming: _Request | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._queue)
-
-    @property
-    def first(self) -> _Request:
-        return self._queue[0]
-
-    def want(self, ids: list[int]) -> None:
-        if len(self._queue) + len(ids) > CREDIT_FILES:
-            raise RemoteProtocolError("The client asked for too many files at a time")
-        self._queue.extend(_Request(entry_id, None, 0) for entry_id in ids)
-
-    def hear_basis(self, part: BasisPart) -> None:
-        coming = self._coming or _Request(part.id, LoadedSignature(), 0)
-        if coming.entry_id != part.id or coming.signature is None:
-            raise RemoteProtocolError("The client mixed the signatures of two files")
-        # Kept before it is looked at, so that `close` frees it whatever happens.
-        self._coming = coming._replace(signature_bytes=coming.signature_bytes + len(part.content))
-        self._signature_bytes += len(part.content)
-        if self._signature_bytes > CREDIT_SIGNATURE_BYTES:
-            raise RemoteProtocolError("The client sent too many signatures at a time")
-        coming.signature.feed(part.content)
-        if part.last:
-            if len(self._queue) >= CREDIT_FILES:
-                raise RemoteProtocolError("The client asked for too many files at a time")
-            self._queue.append(self._coming)
-            self._coming = None
-
-    def answered(self, request: _Request) -> None:
-        self._queue.popleft()
-        self._signature_bytes -= request.signature_bytes
-        if request.signature is not None:
-            request.signature.close()
-
-    def close(self) -> None:
-        for request in (*self._queue, self._coming):
-            if request is not None and request.signature is not None:
-                request.signature.close()
-        self._queue.clear()
-        self._coming = None
-
-
 class Answers:
     """One client's restore after the rows.
 
@@ -138,7 +78,7 @@ class Answers:
         self._tree = tree
         self._tops = {entry.id for entry in wanted.values()} or {ROOT_ID}
         self._is_below: dict[int, bool] = {}
-        self._requests = _Requests()
+        self._requests = Requests()
         self._has_left = False
 
     def run(self) -> None:
@@ -178,7 +118,7 @@ class Answers:
             case _:
                 raise InternalError(f"{type(message).__name__} let through by the table of states")
 
-    def _entry(self, request: _Request) -> Entry:
+    def _entry(self, request: Request) -> Entry:
         """The file that a request names, if it is one of the wanted entries."""
         entry = self._catalog.entry(request.entry_id)
         if entry is None or entry.kind != Kind.FILE or not self._is_wanted(entry):
@@ -260,7 +200,7 @@ class Answers:
             raise _Unreadable(DAMAGED)
         return content
 
-    def _answer(self, request: _Request) -> None:
+    def _answer(self, request: Request) -> None:
         """Send one file by itself."""
         entry = self._entry(request)
         try:

@@ -30,6 +30,8 @@ _ROW_BYTES = 100
 _MAX_BATCH_BYTES = 4 << 20
 """What a frame may unpack to."""
 
+_decoder = msgspec.msgpack.Decoder(CatalogBatch)
+
 
 def send_rows(channel: Channel, principals: list[Principal], entries: Iterable[Entry]) -> None:
     """Send rows, some thousand to a frame, and the end of them."""
@@ -86,13 +88,9 @@ def receive_rows(hear: Callable[[], Message], catalog: CatalogWriter) -> None:
     Raises:
         RemoteProtocolError: They are none of one version, or do not come depth first.
     """
-    decoder = msgspec.msgpack.Decoder(CatalogBatch)
     order = _DepthFirst()
     while isinstance(message := hear(), CatalogRows):
-        try:
-            batch = decoder.decode(_unpack(message.compressed))
-        except (zstandard.ZstdError, msgspec.DecodeError) as error:
-            raise RemoteProtocolError("The server sent damaged catalog rows") from error
+        batch = decode_rows(message)
         for entry in batch.entries:
             order.check(entry)
         catalog.load(batch.entries, batch.principals)
@@ -102,12 +100,20 @@ def receive_rows(hear: Callable[[], Message], catalog: CatalogWriter) -> None:
         raise RemoteProtocolError("The server sent no row")
 
 
-def _unpack(compressed: bytes) -> bytes:
-    # zstandard's own limit is for frames that do not say their size: one that does is believed.
-    size = zstandard.frame_content_size(compressed)
-    if not 0 <= size <= _MAX_BATCH_BYTES:
-        raise RemoteProtocolError(f"The server sent catalog rows that unpack to {size} bytes")
-    return zstandard.ZstdDecompressor().decompress(compressed)
+def decode_rows(message: CatalogRows, limit: int = _MAX_BATCH_BYTES) -> CatalogBatch:
+    """The rows in a frame.
+
+    Raises:
+        RemoteProtocolError: There are none, or they unpack to more than `limit` bytes.
+    """
+    try:
+        # zstandard's own limit is for frames that do not say their size: one that does is believed.
+        size = zstandard.frame_content_size(message.compressed)
+        if not 0 <= size <= limit:
+            raise RemoteProtocolError(f"The server sent catalog rows that unpack to {size} bytes")
+        return _decoder.decode(zstandard.ZstdDecompressor().decompress(message.compressed))
+    except (zstandard.ZstdError, msgspec.DecodeError) as error:
+        raise RemoteProtocolError("The server sent damaged catalog rows") from error
 
 
 class _DepthFirst:

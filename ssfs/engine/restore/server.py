@@ -39,8 +39,8 @@ def serve_restore(channel: Channel, store: Store, peer: Peer, request: Fetch) ->
     """Send a client what it restores, until it leaves.
 
     The version cannot be deleted meanwhile. Nothing but the files that the request names can be
-    read. It holds at most 16 MiB of signatures as they came, one of them loaded (some three times that), one
-    segment of a file (20 MiB) and its delta.
+    read. Memory: some 30 MB (a segment of a file and its delta), and nine times the largest
+    signature while that is in use; at its limit of 16 MiB, which takes a file of 700 GB, 150 MB.
 
     Args:
         channel: A session in which the client has said `request` and waits.

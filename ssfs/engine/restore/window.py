@@ -12,18 +12,14 @@ of them is taken in as the server must get rid of to hear us.
 """
 
 import collections
-import contextlib
 import os
-from collections.abc import Iterator
 from typing import NamedTuple
 
-from ssfs.delta.errors import DeltaError
-from ssfs.delta.patch import apply_delta
 from ssfs.delta.signature import signature, signature_size
 from ssfs.engine.refusal import raise_refused
 from ssfs.engine.restore.contents import DAMAGED, Basis, Copy, Outcome
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
-from ssfs.engine.restore.target import ENDS_RUN
+from ssfs.engine.restore.stream import Stream, stray, too_much
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.model.entry import Entry
 from ssfs.net.channel import Channel
@@ -33,22 +29,18 @@ from ssfs.protocol.messages import (
     Contents,
     FileAbort,
     FileBegin,
-    FileDelta,
     FileEnd,
-    FileRaw,
     Message,
     NoContent,
     Refused,
     WantContents,
 )
-from ssfs.store.incoming import SEGMENT_BYTES
 
 _MOST_FILES = 4096
 _MOST_SMALL_BYTES = 16 << 20
 _MOST_LARGE_FILES = 8
 _LOW_PART = 0.75
 _MOST_IDS_PER_FRAME = 256
-_MAX_DELTA_BYTES = SEGMENT_BYTES + (1 << 20)
 _MOST_PROBLEM_LETTERS = 300
 
 
@@ -170,7 +162,7 @@ class ChannelContents:
             RemoteProtocolError: More came than was asked for.
         """
         if self._arrived:
-            raise _stray(self._arrived[0][0])
+            raise stray(self._arrived[0][0])
 
     def _first(self, entry: Entry) -> _Asked:
         asked = self._asked.popleft()
@@ -186,7 +178,7 @@ class ChannelContents:
         if isinstance(answer, bytes):
             copy.write(answer)
             return Outcome() if copy.is_of(asked.entry) else Outcome(DAMAGED)
-        stream = _Stream(asked.entry, copy, asked.basis if answer.basis else None)
+        stream = Stream(asked.entry, copy, asked.basis if answer.basis else None)
         while not isinstance(message := self._hear(), FileEnd | FileAbort):
             stream.hear(message)
         if copy.failure is not None:
@@ -217,9 +209,9 @@ class ChannelContents:
                 raise RemoteProtocolError("The server sent the content of no file")
         entry_id, content = self._arrived.popleft()
         if entry_id != asked.entry.id:
-            raise _stray(entry_id)
+            raise stray(entry_id)
         if len(content) > asked.entry.size:
-            raise _too_much(entry_id)
+            raise too_much(entry_id)
         return content
 
     def _hear(self) -> Message:
@@ -227,74 +219,6 @@ class ChannelContents:
         if isinstance(message, Refused):
             raise_refused(message)
         return message
-
-
-class _Stream:
-    """A large file on its way in.
-
-    Once it cannot become right any more the rest passes by.
-
-    Attributes:
-        had_deltas: Whether any of it was made from the basis.
-    """
-
-    def __init__(self, entry: Entry, copy: Copy, basis: Basis | None) -> None:
-        self.had_deltas = False
-        self._entry = entry
-        self._copy = copy
-        self._basis = basis
-        self._delta = bytearray()
-        self._is_spoilt = False
-
-    def hear(self, message: Message) -> None:
-        """The next piece.
-
-        Raises:
-            RemoteProtocolError: It cannot be one of this file.
-        """
-        match message:
-            case FileRaw(content) if not self._delta:
-                self._write(content)
-            case FileDelta(last, content) if self._basis is not None:
-                self.had_deltas = True
-                self._delta += content
-                if len(self._delta) > _MAX_DELTA_BYTES:
-                    raise RemoteProtocolError("A delta longer than its segment")
-                if last:
-                    self._patch(self._basis.fd, bytes(self._delta))
-                    self._delta.clear()
-            case _:
-                raise _stray(self._entry.id)
-
-    def _write(self, content: bytes | memoryview) -> None:
-        if self._is_spoilt:
-            return
-        if self._copy.size + len(content) > self._entry.size:
-            raise _too_much(self._entry.id)
-        with self._noting_failures():
-            self._copy.write(content)
-
-    def _patch(self, basis_fd: int, delta: bytes) -> None:
-        if self._is_spoilt:
-            return
-        limit = min(SEGMENT_BYTES, self._entry.size - self._copy.size)
-        with self._noting_failures():
-            apply_delta(basis_fd, delta, self._copy.write, limit=limit)
-
-    @contextlib.contextmanager
-    def _noting_failures(self) -> Iterator[None]:
-        """Let pass what ends the whole restore; anything else ends this file."""
-        try:
-            yield
-        except (DeltaError, OSError):
-            # Without a failure of the copy it is the basis: unreadable, or another than was signed.
-            self._is_spoilt = True
-            if self._copy.failure is not None and self._copy.failure.errno in ENDS_RUN:
-                raise
-
-    def is_right(self) -> bool:
-        """Whether what came is the file."""
-        return not (self._is_spoilt or self._delta) and self._copy.is_of(self._entry)
 
 
 def _signature_of(basis: Basis) -> list[bytes]:
@@ -313,15 +237,7 @@ def _checked(message: Message, asked: _Asked) -> FileBegin | NoContent:
             return message
         if message.basis == message.id and asked.basis is not None:
             return message
-    raise _stray(asked.entry.id)
-
-
-def _stray(entry_id: int) -> RemoteProtocolError:
-    return RemoteProtocolError(f"The server sent what was not asked for, at entry {entry_id}")
-
-
-def _too_much(entry_id: int) -> RemoteProtocolError:
-    return RemoteProtocolError(f"The server sent more of entry {entry_id} than there is")
+    raise stray(asked.entry.id)
 
 
 def _shown(problem: str) -> str:

@@ -1,0 +1,76 @@
+"""What a restoring client has asked for and was not answered, within its credit (`ssfs.engine.restore.credit`)."""
+
+import collections
+from typing import NamedTuple
+
+from ssfs.delta.signature import LoadedSignature
+from ssfs.engine.restore.credit import CREDIT_FILES, CREDIT_SIGNATURE_BYTES
+from ssfs.errors import RemoteProtocolError
+from ssfs.protocol.messages import BasisPart
+
+
+class Request(NamedTuple):
+    """A file that was asked for; with the signature of what the client has of it, if anything."""
+
+    entry_id: int
+    signature: LoadedSignature | None
+    signature_bytes: int
+
+
+class Requests:
+    """What was asked for and is not answered."""
+
+    def __init__(self) -> None:
+        self._queue: collections.deque[Request] = collections.deque()
+        self._signature_bytes = 0
+        self._coming: Request | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    @property
+    def first(self) -> Request:
+        """The one to answer next."""
+        return self._queue[0]
+
+    def want(self, ids: list[int]) -> None:
+        """Files are wanted whole; raises as `hear_basis`."""
+        if len(self._queue) + len(ids) > CREDIT_FILES:
+            raise RemoteProtocolError("The client asked for too many files at a time")
+        self._queue.extend(Request(entry_id, None, 0) for entry_id in ids)
+
+    def hear_basis(self, part: BasisPart) -> None:
+        """A piece of a signature; with the last one its file is wanted.
+
+        Raises:
+            RemoteProtocolError: It is too much, malformed, or of another file than the piece before.
+        """
+        coming = self._coming or Request(part.id, LoadedSignature(), 0)
+        if coming.entry_id != part.id or coming.signature is None:
+            raise RemoteProtocolError("The client mixed the signatures of two files")
+        # Kept before it is looked at, so that `close` frees it whatever happens.
+        self._coming = coming._replace(signature_bytes=coming.signature_bytes + len(part.content))
+        self._signature_bytes += len(part.content)
+        if self._signature_bytes > CREDIT_SIGNATURE_BYTES:
+            raise RemoteProtocolError("The client sent too many signatures at a time")
+        coming.signature.feed(part.content)
+        if part.last:
+            if len(self._queue) >= CREDIT_FILES:
+                raise RemoteProtocolError("The client asked for too many files at a time")
+            self._queue.append(self._coming)
+            self._coming = None
+
+    def answered(self, request: Request) -> None:
+        """The first one is; its signature is freed."""
+        self._queue.popleft()
+        self._signature_bytes -= request.signature_bytes
+        if request.signature is not None:
+            request.signature.close()
+
+    def close(self) -> None:
+        """Free all signatures."""
+        for request in (*self._queue, self._coming):
+            if request is not None and request.signature is not None:
+                request.signature.close()
+        self._queue.clear()
+        self._coming = None
