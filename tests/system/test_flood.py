@@ -17,6 +17,12 @@ from tests.system.servers import Machine, ServedStore, run_ssfs, served
 pytestmark = pytest.mark.slow
 
 
+def check_served(machine: Machine, server: ServedStore) -> None:
+    """The server hears and answers: there is no sync point yet."""
+    answered = machine.ssfs("versions", server.url("main"), expect=2)
+    assert "No sync point 'main'" in answered.stderr
+
+
 def half_a_hello() -> bytes:
     """The beginning of a TLS handshake."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -47,7 +53,7 @@ def test_a_flood_of_half_open_connections_keeps_nobody_out(tmp_path):
         with contextlib.ExitStack() as stack:
             for number in range(500):
                 stack.enter_context(half_open(server.port, hello if number % 2 else b""))
-            honest.ssfs("versions", server.url("main"))
+            check_served(honest, server)
             server.wait_for_log("refused, no certificate shown in time", after=after)
             assert descriptors(process_id) < fds + 64 + 40
             assert resident_bytes(process_id) < memory + (64 << 20)
@@ -57,7 +63,7 @@ def test_a_flood_of_half_open_connections_keeps_nobody_out(tmp_path):
         # When the client was last seen.
         assert not [path for path in changes if not path.startswith("store/pki/clients/")]
         # The server is as good as before.
-        Machine(tmp_path / "other", "other").enrol(server).ssfs("versions", server.url("main"))
+        check_served(Machine(tmp_path / "other", "other").enrol(server), server)
 
 
 @pytest.fixture
@@ -77,7 +83,7 @@ def test_strangers_with_wrong_codes_take_no_places_of_clients(narrow, tmp_path):
     ca = tls_target(honest, narrow).ca_path
     stranger = TlsTarget("127.0.0.1", narrow.port, ca)
     with crowd(stranger, 20, Hello(1, "x"), Enroll(b"wrong", b"x")):
-        honest.ssfs("versions", narrow.url("main"))
+        check_served(honest, narrow)
     assert any("code is wrong" in line for line in narrow.log)
 
 
@@ -86,7 +92,7 @@ def test_a_revoked_client_takes_no_places_of_clients(narrow, tmp_path):
     gone = Machine(tmp_path / "gone", "gone").enrol(narrow)
     run_ssfs("revoke", narrow.path, "gone")
     with crowd(tls_target(gone, narrow), 20):
-        honest.ssfs("versions", narrow.url("main"))
+        check_served(honest, narrow)
     assert any("'gone' was revoked" in line for line in narrow.log)
 
 
@@ -94,7 +100,7 @@ def test_one_client_cannot_take_all_sessions(narrow, tmp_path):
     honest = Machine(tmp_path / "honest", "honest").enrol(narrow)
     rogue = Machine(tmp_path / "rogue", "rogue").enrol(narrow)
     with crowd(tls_target(rogue, narrow), 12, Hello(1, "x")):
-        honest.ssfs("versions", narrow.url("main"))
+        check_served(honest, narrow)
         refused = rogue.ssfs("versions", narrow.url("main"), expect=5)
         assert "'rogue' has half of all sessions" in refused.stderr
     assert any("half of all sessions" in line for line in narrow.log)
