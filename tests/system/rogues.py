@@ -11,6 +11,7 @@ import contextlib
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Iterator
 
 import msgspec
@@ -138,3 +139,41 @@ def read_all(stream: socket.socket) -> bytes:
         while received := stream.recv(1 << 16):
             heard += received
     return heard
+
+
+@contextlib.contextmanager
+def half_open(port: int, content: bytes = b"") -> Iterator[socket.socket]:
+    """A connection whose peer says no more than this."""
+    with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE_S) as stream:
+        with contextlib.suppress(OSError):
+            stream.sendall(content)
+        yield stream
+
+
+@contextlib.contextmanager
+def crowd(target: TlsTarget, count: int, *says) -> Iterator[None]:
+    """So many sessions at once, each of which says this and stays."""
+    release = threading.Event()
+    ready = threading.Barrier(count + 1)
+
+    def stand() -> None:
+        is_ready = False
+        with contextlib.suppress(SsfsError):
+            with open_session(target, LinkOptions(linger_s=1)) as session:
+                Rogue(session.channel._stream).say(*says)
+                ready.wait(120)
+                is_ready = True
+                release.wait(300)
+        if not is_ready:
+            ready.wait(120)
+
+    threads = [threading.Thread(target=stand) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    ready.wait(120)
+    try:
+        yield
+    finally:
+        release.set()
+        for thread in threads:
+            thread.join()

@@ -6,7 +6,6 @@ import re
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,13 +15,11 @@ import pytest
 import zstandard
 from cryptography import x509
 
-from ssfs.errors import SsfsError
 from ssfs.model.entry import Entry, Kind, Principal
 from ssfs.model.version import Counts
 from ssfs.net.blocks import Kind as BlockKind
 from ssfs.net.blocks import Preamble, encode_preamble
-from ssfs.net.dial import TlsTarget, open_session
-from ssfs.net.link import LinkOptions
+from ssfs.net.dial import TlsTarget
 from ssfs.protocol.messages import (
     Ask,
     BasisPart,
@@ -67,6 +64,7 @@ from tests.system.rogues import (
     Rogue,
     connected,
     frame,
+    half_open,
     raw_tls,
     read_all,
     tls_target,
@@ -593,7 +591,7 @@ def test_an_honest_client_is_not_disturbed_by_rogues(place):
     place.server.wait_for_log("honest: backup main/docs", after=after)
     with contextlib.ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(half_open(place))
+            stack.enter_context(half_open(place.server.port))
         for act, _ in CASES.values():
             act(place)
         _, stderr = running.communicate(timeout=300)
@@ -605,118 +603,3 @@ def test_an_honest_client_is_not_disturbed_by_rogues(place):
     compare_with_version(place.source, path)
     docs = f"{TASKS}docs/"
     check_untouched(before, place, f"{docs}(versions/{version}(/.*)?|lock|staging|trash)")
-
-
-@contextlib.contextmanager
-def half_open(place: Place, content: bytes = b"") -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", place.server.port), timeout=60) as stream:
-        stream.sendall(content)
-        yield stream
-
-
-def half_a_hello() -> bytes:
-    """The beginning of a TLS handshake."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(incoming, outgoing, server_hostname="x").do_handshake()
-    hello = outgoing.read()
-    return hello[: len(hello) // 2]
-
-
-def descriptors(process_id: int) -> int:
-    return len(os.listdir(f"/proc/{process_id}/fd"))
-
-
-def resident_bytes(process_id: int) -> int:
-    pages = int(Path(f"/proc/{process_id}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def test_a_flood_of_half_open_connections_keeps_nobody_out(place):
-    process_id = place.server.process.pid
-    fds, memory = descriptors(process_id), resident_bytes(process_id)
-    before = image_of(place.site)
-    after = len(place.server.log)
-    hello = half_a_hello()
-    with contextlib.ExitStack() as stack:
-        for number in range(500):
-            stack.enter_context(half_open(place, hello if number % 2 else b""))
-        place.honest.ssfs("versions", place.server.url("main/docs"))
-        place.server.wait_for_log("refused, no certificate shown in time", after=after)
-        assert descriptors(process_id) < fds + 64 + 40
-        assert resident_bytes(process_id) < memory + (64 << 20)
-        refused = [line for line in place.server.log[after:] if "no certificate shown" in line]
-        assert len(refused) >= 500 - 64 - 40
-    check_untouched(before, place)
-    again = Machine(place.directory / "after", "honest-2").enrol(place.server)
-    again.ssfs("versions", place.server.url("main"))
-
-
-@pytest.fixture
-def narrow() -> Iterator[ServedStore]:
-    """A server that takes few sessions and few strangers."""
-    with memory_directory() as directory:
-        store = directory / "store"
-        run_ssfs("init", store, "--timezone", "UTC")
-        with open(store / "store.toml", "a", encoding="ascii") as settings:
-            settings.write("\n[server]\nmax_sessions = 6\nmax_half_open = 6\n")
-        with served(store, make=False) as server:
-            yield server
-
-
-@contextlib.contextmanager
-def crowd(target: TlsTarget, count: int, *says) -> Iterator[None]:
-    """So many sessions at once, each of which says this and stays."""
-    release = threading.Event()
-    ready = threading.Barrier(count + 1)
-
-    def stand() -> None:
-        is_ready = False
-        with contextlib.suppress(SsfsError):
-            with open_session(target, LinkOptions(linger_s=1)) as session:
-                Rogue(session.channel._stream).say(*says)
-                ready.wait(120)
-                is_ready = True
-                release.wait(300)
-        if not is_ready:
-            ready.wait(120)
-
-    threads = [threading.Thread(target=stand) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    ready.wait(120)
-    try:
-        yield
-    finally:
-        release.set()
-        for thread in threads:
-            thread.join()
-
-
-def test_strangers_with_wrong_codes_take_no_places_of_clients(narrow, tmp_path):
-    honest = Machine(tmp_path / "honest", "honest").enrol(narrow)
-    ca = tls_target(honest, narrow).ca_path
-    stranger = TlsTarget("127.0.0.1", narrow.port, ca)
-    with crowd(stranger, 20, Hello(1, "x"), Enroll(b"wrong", b"x")):
-        honest.ssfs("versions", narrow.url("main"))
-    assert any("code is wrong" in line for line in narrow.log)
-
-
-def test_a_revoked_client_takes_no_places_of_clients(narrow, tmp_path):
-    honest = Machine(tmp_path / "honest", "honest").enrol(narrow)
-    gone = Machine(tmp_path / "gone", "gone").enrol(narrow)
-    run_ssfs("revoke", narrow.path, "gone")
-    with crowd(tls_target(gone, narrow), 20):
-        honest.ssfs("versions", narrow.url("main"))
-    assert any("'gone' was revoked" in line for line in narrow.log)
-
-
-def test_one_client_cannot_take_all_sessions(narrow, tmp_path):
-    honest = Machine(tmp_path / "honest", "honest").enrol(narrow)
-    rogue = Machine(tmp_path / "rogue", "rogue").enrol(narrow)
-    with crowd(tls_target(rogue, narrow), 12, Hello(1, "x")):
-        honest.ssfs("versions", narrow.url("main"))
-        refused = rogue.ssfs("versions", narrow.url("main"), expect=5)
-        assert "'rogue' has half of all sessions" in refused.stderr
-    assert any("half of all sessions" in line for line in narrow.log)
