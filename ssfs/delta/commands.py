@@ -38,7 +38,7 @@ class Extent(NamedTuple):
     tail: int
 
 
-def measure(delta: bytes, *, basis_bytes: int, limit: int) -> Extent:
+def measure(delta: bytes | bytearray, *, basis_bytes: int, limit: int) -> Extent:
     """Walk a delta and prove that it stays within the basis and the limit.
 
     Raises:

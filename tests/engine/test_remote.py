@@ -22,7 +22,9 @@ from ssfs.monitor import NullMonitor
 from ssfs.source.exclude import ExcludeOptions
 
 LOST = ConnectionLost("gone")
-REQUEST = SyncRequest(b"/source", "main", "task", "nas1", "/source", ExcludeOptions((), False, False))
+REQUEST = SyncRequest(
+    b"/source", "main", "task", "nas1", "/source", ExcludeOptions((), False, False)
+)
 
 
 class FakeChannel:

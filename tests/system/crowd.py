@@ -4,8 +4,8 @@
 """
 
 import contextlib
+import datetime
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from ssfs.engine.greeting import greet_server
 from ssfs.engine.remote import sync_remote
 from ssfs.engine.sender import SyncRequest, SyncResult
 from ssfs.model.peer import Role
-from ssfs.monitor import Monitor, NullMonitor
+from ssfs.monitor import NullMonitor
 from ssfs.net.channel import Channel
 from ssfs.net.dial import TlsTarget, open_session
 from ssfs.net.link import LinkOptions
@@ -28,8 +28,6 @@ from ssfs.source.exclude import ExcludeOptions
 from ssfs.store.clients import Registry
 from ssfs.store.store import Store
 from tests.system.servers import Machine, ServedStore
-
-import datetime
 
 _DAY = datetime.timedelta(days=1)
 
@@ -74,7 +72,9 @@ def credentials(machine: Machine) -> Path:
 
 @contextlib.contextmanager
 def dial(
-    machine: Machine, port: int, options: LinkOptions = LinkOptions()  # noqa: B008
+    machine: Machine,
+    port: int,
+    options: LinkOptions = LinkOptions(),  # noqa: B008
 ) -> Iterator[Channel]:
     """A greeted session with the server behind a port."""
     files = credentials(machine)
@@ -97,8 +97,6 @@ def sync_through(
     task: str,
     *,
     retries: int = 0,
-    monitor: Monitor | None = None,
-    waits: bool = True,
 ) -> SyncResult:
     """Sync into a task of the sync point main, from this process."""
     request = SyncRequest(
@@ -108,11 +106,8 @@ def sync_through(
         client=machine.name,
         source_identity=f"{machine.name}:{source}",
         exclude=ExcludeOptions(patterns=(), caches=False),
-        waits=waits,
     )
-    return sync_remote(
-        lambda: dial(machine, port), request, monitor or NullMonitor(), SystemClock(), retries
-    )
+    return sync_remote(lambda: dial(machine, port), request, NullMonitor(), SystemClock(), retries)
 
 
 def task_path(server: ServedStore, task: str, point: str = "main") -> Path:
@@ -156,9 +151,6 @@ def wait_until(is_so: Callable[[], bool], timeout_s: float = 120) -> None:
 def set_server(path: Path, **settings: int) -> None:
     """Write `[server]` of store.toml, before a server starts or is told to look again."""
     with open(path / "store.toml", "a", encoding="ascii") as file:
-        file.write("\n[server]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
-
-
-def raw_connection(port: int) -> socket.socket:
-    """A connection to a server that has said nothing."""
-    return socket.create_connection(("127.0.0.1", port), timeout=120)
+        file.write(
+            "\n[server]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
+        )

@@ -49,7 +49,7 @@ def _crowd(
     ]
 
 
-def _stop_in_transfer(server: ServedStore, clients: "dict[str, subprocess.Popen[str]]") -> None:
+def _stop_in_transfer(server: ServedStore, clients: dict[str, subprocess.Popen[str]]) -> None:
     """Stop each of these clients (by task) as soon as it has its slot."""
     moving = dict(clients)
 
@@ -93,7 +93,7 @@ def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
 
             # All slots are taken and none of their holders moves.
             listed = json.loads(old.ssfs("versions", server.url("main/old"), "--json").stdout)
-            assert [line["version"] for line in listed][0] == first
+            assert listed[0]["version"] == first
             old.ssfs("restore", server.url("main/old"), "latest", "--to", tmp_path / "back")
             assert difference(tree, tmp_path / "back") == []
             run_ssfs("point", f"{server.path}::main", "--keep-last", "1", "--yes")
@@ -131,7 +131,7 @@ def _each_grows(server: ServedStore, tasks: list[str], looks: int = 3) -> None:
         )
 
 
-def _end(processes: "list[subprocess.Popen[str]]") -> None:
+def _end(processes: list[subprocess.Popen[str]]) -> None:
     for process in processes:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
@@ -147,7 +147,9 @@ def test_sixty_four_tasks_survive_cut_connections(tmp_path, monkeypatch):
 
     def budget() -> int | None:
         # A handshake alone takes some 3 KB.
-        return rng.choice((rng.randrange(4_000), rng.randrange(60_000), rng.randrange(400_000), None))
+        return rng.choice(
+            (rng.randrange(4_000), rng.randrange(60_000), rng.randrange(400_000), None)
+        )
 
     with served(tmp_path / "store", "--keep-last", "9") as server:
         machines = [enrolled(server, tmp_path / name, name) for name in _names(8)]
@@ -178,6 +180,6 @@ def test_sixty_four_tasks_survive_cut_connections(tmp_path, monkeypatch):
         assert proxy.cuts >= 64, "too few to have shown anything"
         for _, task, _ in work:
             # A commit whose answer was cut off is a version; the next attempt makes one more of it.
-            assert 2 <= len(versions_of(server, task))
+            assert len(versions_of(server, task)) >= 2
             for version in versions_of(server, task):
                 verify_version(version)
