@@ -76,8 +76,8 @@ def _row(number: int, parent: int, name: bytes, kind: Kind, target: bytes = b"")
 
 # -- memory ------------------------------------------------------------------------------------
 
-_SESSIONS = 3
-_ROWS = 99_000
+_SESSIONS = 2
+_ROWS = 20_000
 _BASIS_BYTES = 64 << 20
 _DELTA_BYTES = 24 << 20
 
@@ -97,11 +97,11 @@ def _be_greedy(machine: Machine, port: int, source: Path, meet: threading.Barrie
         )
         opened = channel.receive()
         assert isinstance(opened, Opened)
-        # Changes without a checkpoint, with the longest names and targets there can be.
+        # Changes without a checkpoint, with the longest names there can be.
         first = opened.next_id
         for at in range(0, _ROWS, 200):
             rows = [
-                _row(first + n, ROOT_ID, b"%0250d" % n, Kind.SYMLINK, b"%04000d" % n)
+                _row(first + n, ROOT_ID, b"%0250d" % n, Kind.SYMLINK, b"%060d" % n)
                 for n in range(at, min(at + 200, _ROWS))
             ]
             channel.send(Changes([Make(row) for row in rows]))
