@@ -17,7 +17,7 @@ from tests.system.servers import Machine, ServedStore, served
 pytestmark = pytest.mark.bench
 
 _CLIENTS = 8
-_LARGE_BYTES = int(os.environ.get("SSFS_BENCH_BYTES", 150_000_000))
+_LARGE_BYTES = int(os.environ.get("SSFS_BENCH_BYTES", "150000000"))
 _SMALL_FILES = 1500
 
 

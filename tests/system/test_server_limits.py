@@ -77,7 +77,7 @@ def _row(number: int, parent: int, name: bytes, kind: Kind, target: bytes = b"")
 # -- memory ------------------------------------------------------------------------------------
 
 _SESSIONS = 2
-_ROWS = 20_000
+_ROWS = 3_000
 _BASIS_BYTES = 64 << 20
 _DELTA_BYTES = 24 << 20
 
