@@ -4,6 +4,10 @@ The engine speaks to one end of a socket pair and may block on disks as long as 
 (`ssfs.net.link`) moves bytes between the other end and the wire and never touches a disk. When either ends, its
 socket is closed, and the other sees the end of the stream: an engine in the middle of a version then makes
 what has arrived durable and leaves the rest to the client's next run.
+
+Memory: whatever its client does within the protocol, a session takes no more than `SESSION_BYTES` of the
+server's, most of it one segment's delta (25 MiB), the changes since the last checkpoint (100,000 rows), the catalogs' caches,
+the pump (`ssfs.net.link.HELD_BYTES`) and zstandard's tables. More data waits in the kernel's buffers, and so at the client.
 """
 
 import logging
@@ -24,6 +28,8 @@ from ssfs.store.store import Store
 _log = logging.getLogger(__name__)
 
 _MOST_LETTERS = 1000
+SESSION_BYTES = 160 << 20
+"""The most memory of one session: tests/system/test_server_limits.py."""
 
 
 class Session:
@@ -69,6 +75,8 @@ class Session:
                 with self._scope:
                     problem = await _pump(wire, theirs, options)
         finally:
+            # The engine's end is closed by now, unless it was broken off before a thread was free for it.
+            ours.close()
             seconds = self._clock.monotonic_s() - started_s
             reasons = _one_line("; ".join(filter(None, (outcome[0], problem, self._ended_because))))
             _log.info(

@@ -38,7 +38,7 @@ class Extent(NamedTuple):
     tail: int
 
 
-def measure(delta: bytes, *, basis_bytes: int, limit: int) -> Extent:
+def measure(delta: bytes | bytearray, *, basis_bytes: int, limit: int) -> Extent:
     """Walk a delta and prove that it stays within the basis and the limit.
 
     Raises:
@@ -68,7 +68,7 @@ def measure(delta: bytes, *, basis_bytes: int, limit: int) -> Extent:
     raise DeltaError("The delta is cut off")
 
 
-def _literal(delta: bytes, at: int, code: int) -> tuple[int, int]:
+def _literal(delta: bytes | bytearray, at: int, code: int) -> tuple[int, int]:
     """Where a literal ends, and its length."""
     size = code
     if code >= _LITERAL:
@@ -80,7 +80,7 @@ def _literal(delta: bytes, at: int, code: int) -> tuple[int, int]:
     return at + size, size
 
 
-def _copy(delta: bytes, at: int, code: int, basis_bytes: int) -> tuple[int, int]:
+def _copy(delta: bytes | bytearray, at: int, code: int, basis_bytes: int) -> tuple[int, int]:
     """Where a copy command ends, and how many bytes it copies."""
     if code >= _UNASSIGNED:
         raise DeltaError("The delta holds a command that does not exist")

@@ -20,7 +20,7 @@ _OUTPUT_BYTES = 1 << 20
 
 
 def apply_delta(
-    basis: int | Basis, delta: bytes, write: Callable[[memoryview], None], *, limit: int
+    basis: int | Basis, delta: bytes | bytearray, write: Callable[[memoryview], None], *, limit: int
 ) -> int:
     """Write what the delta makes of the basis.
 

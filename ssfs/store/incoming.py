@@ -68,7 +68,7 @@ class IncomingFile:
         if len(self._delta) > _MAX_DELTA_BYTES:
             raise RemoteProtocolError("A delta longer than its segment")
         if last:
-            apply_delta(self.basis, bytes(self._delta), self._write, limit=SEGMENT_BYTES)
+            apply_delta(self.basis, self._delta, self._write, limit=SEGMENT_BYTES)
             self._delta.clear()
 
     def digest(self) -> bytes:

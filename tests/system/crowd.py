@@ -6,7 +6,6 @@
 import contextlib
 import datetime
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from ssfs.engine.greeting import greet_server
 from ssfs.engine.remote import sync_remote
 from ssfs.engine.sender import SyncRequest, SyncResult
 from ssfs.model.peer import Role
-from ssfs.monitor import Monitor, NullMonitor
+from ssfs.monitor import NullMonitor
 from ssfs.net.channel import Channel
 from ssfs.net.dial import TlsTarget, open_session
 from ssfs.net.link import LinkOptions
@@ -98,8 +97,6 @@ def sync_through(
     task: str,
     *,
     retries: int = 0,
-    monitor: Monitor | None = None,
-    waits: bool = True,
 ) -> SyncResult:
     """Sync into a task of the sync point main, from this process."""
     request = SyncRequest(
@@ -109,11 +106,8 @@ def sync_through(
         client=machine.name,
         source_identity=f"{machine.name}:{source}",
         exclude=ExcludeOptions(patterns=(), caches=False),
-        waits=waits,
     )
-    return sync_remote(
-        lambda: dial(machine, port), request, monitor or NullMonitor(), SystemClock(), retries
-    )
+    return sync_remote(lambda: dial(machine, port), request, NullMonitor(), SystemClock(), retries)
 
 
 def task_path(server: ServedStore, task: str, point: str = "main") -> Path:
@@ -160,8 +154,3 @@ def set_server(path: Path, **settings: int) -> None:
         file.write(
             "\n[server]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items())
         )
-
-
-def raw_connection(port: int) -> socket.socket:
-    """A connection to a server that has said nothing."""
-    return socket.create_connection(("127.0.0.1", port), timeout=120)

@@ -49,7 +49,7 @@ def _crowd(
     ]
 
 
-def _stop_in_transfer(server: ServedStore, clients: "dict[str, subprocess.Popen[str]]") -> None:
+def _stop_in_transfer(server: ServedStore, clients: dict[str, subprocess.Popen[str]]) -> None:
     """Stop each of these clients (by task) as soon as it has its slot."""
     moving = dict(clients)
 
@@ -93,7 +93,7 @@ def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
 
             # All slots are taken and none of their holders moves.
             listed = json.loads(old.ssfs("versions", server.url("main/old"), "--json").stdout)
-            assert [line["version"] for line in listed][0] == first
+            assert listed[0]["version"] == first
             old.ssfs("restore", server.url("main/old"), "latest", "--to", tmp_path / "back")
             assert difference(tree, tmp_path / "back") == []
             run_ssfs("point", f"{server.path}::main", "--keep-last", "1", "--yes")
@@ -131,7 +131,7 @@ def _each_grows(server: ServedStore, tasks: list[str], looks: int = 3) -> None:
         )
 
 
-def _end(processes: "list[subprocess.Popen[str]]") -> None:
+def _end(processes: list[subprocess.Popen[str]]) -> None:
     for process in processes:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
