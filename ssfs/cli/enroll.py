@@ -13,7 +13,7 @@ from ssfs.clock import SystemClock
 from ssfs.engine.greeting import ask_to_enrol, fetch_authority, greet_server
 from ssfs.errors import ConfigError
 from ssfs.net.dial import TlsTarget, open_session
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.pki.certificate import check_issued, make_key, make_request, pin_authority
 from ssfs.pki.code import EnrolmentCode, parse_code
 from ssfs.source.enrolment import Credentials, Enrolment, save_enrolment

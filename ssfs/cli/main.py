@@ -114,8 +114,10 @@ Exit codes: 0 done; 3 done, but some files had problems (listed);
 def ssfs() -> None:
     """Back up directories so that only what changed travels, and every version is a whole tree.
 
-    LOCATION is /path/store[::POINT[/TASK]]. POINT is "main" unless named; TASK, where one is
-    needed, is the only one of its point; `ssfs sync` names it after the machine and the source.
+    LOCATION is /path/store[::POINT[/TASK]], ssfs://HOST[:PORT]/POINT[/TASK] (a server where this
+    machine has enrolled), or ssh://[USER@]HOST/path/store[::POINT[/TASK]]. POINT is "main" unless
+    named; TASK, where one is needed, is the only one of its point; `ssfs sync` names it after the
+    machine and the source.
 
     VERSION is a version id or its number, a date or name that a mount shows (2024-05-01,
     2024-05-01_143000), "latest", or "latest~N" for the Nth version before that.

@@ -11,8 +11,7 @@ from ssfs.engine.greeting import ask_to_renew, greet_server
 from ssfs.errors import SsfsError, TrustError
 from ssfs.fsio.disk import read_file
 from ssfs.net.channel import Channel
-from ssfs.net.dial import SshTarget, TlsTarget, open_session
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.protocol.messages import Leave
 from ssfs.protocol.states import State
 from ssfs.source.enrolment import Enrolment, find_enrolment, replace_certificate
@@ -35,11 +34,19 @@ def open_channel(place: TlsPlace | SshPlace, options: LinkOptions = _DEFAULTS) -
         TrustError: The server is not the one it enrolled with.
         ConnectionLost: The server cannot be reached, or went away.
     """
+    # Loads trio and TLS, which a command that stays on this machine does not wait for.
+    from ssfs.net.dial import SshTarget, TlsTarget, open_session  # noqa: PLC0415
+
     enrolment: Enrolment | None = None
     target: TlsTarget | SshTarget
     if isinstance(place, TlsPlace):
         enrolment = find_enrolment(place.host, place.port)
-        target = _tls_target(enrolment)
+        target = TlsTarget(
+            *enrolment.address,
+            ca_path=enrolment.authority,
+            key_path=enrolment.key,
+            certificate_path=enrolment.certificate,
+        )
     else:
         target = SshTarget(ssh_command(place))
     with open_session(target, options) as session:
@@ -60,17 +67,6 @@ def client_name_at(place: TlsPlace | SshPlace) -> str:
     if isinstance(place, SshPlace):
         return client_name()
     return find_enrolment(place.host, place.port).client
-
-
-def _tls_target(enrolment: Enrolment) -> TlsTarget:
-    address = enrolment.address
-    return TlsTarget(
-        address.host,
-        address.port,
-        ca_path=enrolment.authority,
-        key_path=enrolment.key,
-        certificate_path=enrolment.certificate,
-    )
 
 
 def ssh_command(place: SshPlace) -> list[str]:

@@ -48,7 +48,7 @@ from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError
 from ssfs.monitor import Monitor
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.protocol.messages import Fetch
 
 

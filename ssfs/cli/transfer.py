@@ -5,8 +5,7 @@ import click
 from ssfs.errors import ConfigError
 from ssfs.model.size import parse_size
 from ssfs.net.compression import AUTO, MAX_LEVEL, MIN_LEVEL, OFF, Compression, at_level
-from ssfs.net.link import LinkOptions
-from ssfs.net.pace import MIN_RATE_BYTES_S
+from ssfs.net.options import MIN_RATE_BYTES_S, LinkOptions
 
 compress_option = click.option(
     "--compress",

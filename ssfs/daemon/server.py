@@ -27,7 +27,7 @@ from ssfs.engine.enrolment import EnrolmentDesk
 from ssfs.engine.session import Visitor
 from ssfs.errors import PeerBusy, SsfsError
 from ssfs.model.peer import NOBODY, Peer
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.net.tls import TlsStream, server_context
 from ssfs.net.wire import tune_tcp
 from ssfs.pki.certificate import is_due, read_certificate
@@ -70,7 +70,9 @@ class Server:
         self._context = self._load_context()
         settings = store.settings.server
         self._door = Door(settings.max_half_open)
-        self._threads = trio.CapacityLimiter(settings.max_sessions + settings.max_half_open)
+        self._threads = trio.CapacityLimiter(settings.max_sessions)
+        # Theirs alone: a wrong code is answered late, and its thread waits.
+        self._stranger_threads = trio.CapacityLimiter(settings.max_half_open)
         self._numbers = itertools.count(1)
         self._sessions: dict[Session, _Known] = {}
 
@@ -113,13 +115,17 @@ class Server:
         self._store = store
         settings = store.settings.server
         self._door.most = settings.max_half_open
-        self._threads.total_tokens = settings.max_sessions + settings.max_half_open
+        self._threads.total_tokens = settings.max_sessions
+        self._stranger_threads.total_tokens = settings.max_half_open
         _log.info("settings read again")
 
     async def _keep_certificate(self) -> None:
         while True:
             await trio.sleep(_RENEW_EVERY_S)
-            self._context = await trio.to_thread.run_sync(self._load_context)
+            try:
+                self._context = await trio.to_thread.run_sync(self._load_context)
+            except SsfsError as error:
+                _log.error("the certificate is kept as it was: %s", error)
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -154,32 +160,46 @@ class Server:
         certificate = wire.peer_certificate()
         stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
         visitor = await self._identify(certificate)
-        if certificate is None:
-            scope.deadline = trio.current_time() + _ENROLMENT_S
-        else:
+        if visitor.peer.is_known:
             self._door.known(scope)
+            threads = self._threads
+        else:
+            # Who has been revoked is a stranger too: neither may keep a place that a client needs.
+            scope.deadline = trio.current_time() + _ENROLMENT_S
+            threads = self._stranger_threads
         name = visitor.peer.name or "a stranger"
         session = Session(self._store, visitor, f"{label} {name}", self._clock)
         _log.info("%s from %s begins", session.label, address)
         self._sessions[session] = _Known(certificate or b"", stamp)
         try:
             options = LinkOptions(idle_s=self._store.settings.server.idle_s)
-            await session.run(wire, options, self._threads)
+            await session.run(wire, options, threads)
         finally:
             del self._sessions[session]
 
     async def _identify(self, certificate: bytes | None) -> Visitor:
         if certificate is None:
             return Visitor(NOBODY, desk=self._desk)
-        if len(self._sessions) >= self._store.settings.server.max_sessions:
-            busy = PeerBusy("The server has as many sessions as it may", remedy="try again later")
-            return Visitor(NOBODY, refusal=busy)
         try:
             peer, renew = await trio.to_thread.run_sync(self._look_up, certificate)
         except SsfsError as error:
             _log.info("refused: %s", error)
             return Visitor(NOBODY, refusal=error)
+        # Last, as nothing may come between it and the session being counted.
+        busy = self._too_many(peer)
+        if busy:
+            return Visitor(NOBODY, refusal=PeerBusy(busy, remedy="try again later"))
         return Visitor(peer, certificate, renew=renew, desk=self._desk)
+
+    def _too_many(self, peer: Peer) -> str:
+        """Why there is no room for one more session of a client; "" if there is."""
+        most = self._store.settings.server.max_sessions
+        names = [session.peer.name for session in self._sessions if session.peer.is_known]
+        if len(names) >= most:
+            return "The server has as many sessions as it may"
+        if names.count(peer.name) >= (most + 1) // 2:
+            return f"Client {peer.name!r} has half of all sessions the server may have"
+        return ""
 
     def _look_up(self, certificate: bytes) -> tuple[Peer, bool]:
         now = self._clock.now()
@@ -193,9 +213,15 @@ class Server:
         """End the sessions of clients that are revoked, or whose rights have changed."""
         while True:
             await trio.sleep(_LOOK_FOR_REVOKED_S)
-            stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
+            try:
+                stamp = await trio.to_thread.run_sync(self._registry.change_stamp)
+            except SsfsError:
+                # A disk that does not answer for once is no reason to go down, nor to trust: whoever
+                # is still there is looked up.
+                stamp = b"unknown"
             for session, known in list(self._sessions.items()):
-                if known.certificate and known.stamp != stamp:
+                # Sessions end while others are looked up.
+                if session in self._sessions and known.certificate and known.stamp != stamp:
                     self._sessions[session] = known._replace(stamp=stamp)
                     await self._check_again(session, known.certificate)
 

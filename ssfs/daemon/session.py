@@ -15,12 +15,15 @@ from ssfs.clock import Clock
 from ssfs.engine.session import Visitor, serve_session
 from ssfs.errors import SsfsError
 from ssfs.net.channel import Channel
-from ssfs.net.link import LinkOptions, pump
+from ssfs.net.link import pump
+from ssfs.net.options import LinkOptions
 from ssfs.net.wire import Wire, engine_socketpair
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 
 _log = logging.getLogger(__name__)
+
+_MOST_LETTERS = 1000
 
 
 class Session:
@@ -67,7 +70,7 @@ class Session:
                     problem = await _pump(wire, theirs, options)
         finally:
             seconds = self._clock.monotonic_s() - started_s
-            reasons = "; ".join(filter(None, (outcome[0], problem, self._ended_because)))
+            reasons = _one_line("; ".join(filter(None, (outcome[0], problem, self._ended_because))))
             _log.info(
                 "%s ended: %s%s, %d bytes in, %d bytes out, %.1f s",
                 self.label,
@@ -93,8 +96,14 @@ class Session:
             return "bug"
 
     def _note(self, wanted: str) -> None:
-        self._wanted = wanted
-        _log.info("%s: %s", self.label, wanted)
+        self._wanted = _one_line(wanted)
+        _log.info("%s: %s", self.label, self._wanted)
+
+
+def _one_line(text: str) -> str:
+    """A text that may quote what a client said: it must not look like lines of the log, nor fill it."""
+    shown = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return shown if len(shown) <= _MOST_LETTERS else f"{shown[:_MOST_LETTERS]}..."
 
 
 async def _pump(wire: Wire, engine: socket.socket, options: LinkOptions) -> str:

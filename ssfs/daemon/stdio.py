@@ -10,7 +10,7 @@ from ssfs.clock import Clock
 from ssfs.daemon.session import Session
 from ssfs.engine.session import Visitor
 from ssfs.model.peer import LOCAL, Peer
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from ssfs.net.wire import open_stdio
 from ssfs.store.store import Store
 

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from ssfs import __version__
 from ssfs.engine.refusal import raise_refused
-from ssfs.errors import ConfigError, InternalError, PeerError, RemoteProtocolError
+from ssfs.errors import ConfigError, PeerError, RemoteProtocolError
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     PROTOCOL_VERSION,
@@ -89,5 +89,6 @@ def _answer(channel: Channel, wanted: type[T]) -> T:
     if isinstance(answer, Refused):
         raise_refused(answer)
     if not isinstance(answer, wanted):
-        raise InternalError(f"{type(answer).__name__} let through by the table of states")
+        # To a stranger's question the table of states lets through the answer to another one.
+        raise RemoteProtocolError(f"The server answered with {type(answer).__name__}")
     return answer

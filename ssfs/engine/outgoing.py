@@ -310,14 +310,19 @@ class Outgoing:
     def _hear(self, message: Message) -> None:
         match message:
             case SignaturePart(basis, last, content):
-                signature = self._open_signatures[basis]
+                signature = self._open_signatures.get(basis)
+                if signature is None:
+                    raise _unasked(basis)
                 signature.feed(content)
                 if last:
                     signature.finish()
                     self._signatures[basis] = self._open_signatures.pop(basis)
                     self._free_unwanted(basis)
             case NoSignature(basis):
-                self._open_signatures.pop(basis).close()
+                signature = self._open_signatures.pop(basis, None)
+                if signature is None:
+                    raise _unasked(basis)
+                signature.close()
                 self._signatures[basis] = None
                 self._free_unwanted(basis)
             case CheckpointDone():
@@ -348,3 +353,7 @@ def _read_full(fd: int, view: memoryview, position: int) -> int:
             break
         filled += count
     return filled
+
+
+def _unasked(basis: int) -> RemoteProtocolError:
+    return RemoteProtocolError(f"The server sent a signature that was not asked for, of {basis}")

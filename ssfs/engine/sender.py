@@ -13,7 +13,7 @@ from ssfs.engine.comparison import Comparison
 from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import Outgoing
 from ssfs.engine.refusal import raise_refused
-from ssfs.errors import ConnectionLost, InternalError, PeerError, RemoteProtocolError
+from ssfs.errors import ConnectionLost, PeerError, RemoteProtocolError
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
@@ -171,7 +171,10 @@ def _open_task(channel: Channel, request: SyncRequest, monitor: Monitor) -> Open
         )
     )
     while isinstance(message := _hear_any(channel), Queued):
-        monitor.phase(f"waiting for a slot, place {message.place} in the queue")
+        waiting = f"waiting for a slot, place {message.place} in the queue"
+        monitor.phase(waiting)
+        # Where nobody watches a progress line, `--verbose` still tells.
+        monitor.note(waiting)
     monitor.phase("")
     return _expect(message, Opened)
 
@@ -254,7 +257,7 @@ def _hear_any(channel: Channel) -> Message:
 
 
 def _expect(message: Message, wanted: type[T]) -> T:
-    """The message, which the table of states has let through because it is of this type."""
+    """The message, if it is of this type: the table of states lets through late signatures, too."""
     if not isinstance(message, wanted):
-        raise InternalError(f"{type(message).__name__} instead of {wanted.__name__}")
+        raise RemoteProtocolError(f"The server sent a stray {type(message).__name__}")
     return message

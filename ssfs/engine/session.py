@@ -7,12 +7,10 @@ before (`ssfs.daemon`, or the account that ssh let in); what it may do is checke
 import contextlib
 import logging
 from collections.abc import Callable
-
-import msgspec
+from typing import TYPE_CHECKING, NamedTuple
 
 from ssfs.clock import Clock
 from ssfs.engine.commands import serve_ask
-from ssfs.engine.enrolment import EnrolmentDesk
 from ssfs.engine.greeting import greet_client
 from ssfs.engine.receiver import receive_version
 from ssfs.engine.refusal import to_refusal
@@ -25,10 +23,14 @@ from ssfs.protocol.messages import Ask, AskAuthority, Enroll, Fetch, Leave, Open
 from ssfs.protocol.states import State
 from ssfs.store.store import Store
 
+if TYPE_CHECKING:
+    # Loads cryptography, which a session on this machine has no use for.
+    from ssfs.engine.enrolment import EnrolmentDesk
+
 _log = logging.getLogger(__name__)
 
 
-class Visitor(msgspec.Struct, frozen=True):
+class Visitor(NamedTuple):
     """Who is at the other end of a session.
 
     Attributes:
@@ -43,7 +45,7 @@ class Visitor(msgspec.Struct, frozen=True):
     certificate: bytes = b""
     refusal: SsfsError | None = None
     renew: bool = False
-    desk: EnrolmentDesk | None = None
+    desk: "EnrolmentDesk | None" = None
 
 
 def serve_session(

@@ -16,7 +16,7 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=50)]
 
 
-class PointLimits(msgspec.Struct, frozen=True):
+class PointLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     """How much a sync point takes: `[limits]` of point.toml.
 
     Attributes:
@@ -28,11 +28,11 @@ class PointLimits(msgspec.Struct, frozen=True):
     quota_bytes: Bytes = 0
 
 
-class ServerSettings(msgspec.Struct, frozen=True):
+class ServerSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a server of the store allows its clients: `[server]` of store.toml.
 
     Attributes:
-        max_sessions: Sessions at once, of whatever kind.
+        max_sessions: Sessions of known clients at once, of whatever kind; half of them of one client.
         max_half_open: Connections at once that have not shown yet who they are.
         handshake_s: Seconds a connection has for that.
         idle_s: Seconds a session may say nothing.
@@ -44,7 +44,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
     idle_s: Count = 60
 
 
-class Reserve(msgspec.Struct, frozen=True):
+class Reserve(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a new backup must find free in the store's file system: `[reserve]` of store.toml.
 
     Attributes:

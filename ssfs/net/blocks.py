@@ -28,7 +28,7 @@ import zstandard
 
 from ssfs.errors import RemoteProtocolError
 from ssfs.net.compression import MAX_LEVEL, MIN_LEVEL, Compression, Mode
-from ssfs.net.pace import MIN_RATE_BYTES_S
+from ssfs.net.options import MIN_RATE_BYTES_S
 from ssfs.net.wire import AnyBytes
 
 LINK_VERSION = 1

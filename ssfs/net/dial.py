@@ -20,7 +20,8 @@ import trio
 
 from ssfs.errors import ConnectionLost
 from ssfs.net.channel import Channel
-from ssfs.net.link import LinkOptions, pump
+from ssfs.net.link import pump
+from ssfs.net.options import LinkOptions
 from ssfs.net.ssh import open_command
 from ssfs.net.tls import Path, TlsStream, client_context, unverified_context
 from ssfs.net.traffic import Traffic

@@ -10,9 +10,6 @@ import math
 
 import trio
 
-MIN_RATE_BYTES_S = 1000
-"""Below it keep-alives and headers would be most of what is sent."""
-
 _PIECE_S = 0.1
 _CATCH_UP_S = 0.25
 

@@ -152,6 +152,7 @@ class TlsStream:
         self._is_greeted = False
         self._is_mid_send = False
         self._has_ended = False
+        self._is_closed = False
         self._late_failure: PeerError | TrustError | None = None
 
     @property
@@ -220,8 +221,9 @@ class TlsStream:
 
     async def aclose(self) -> None:
         """Say that we end, as far as that is possible within a second, and close the transport."""
+        is_first, self._is_closed = not self._is_closed, True
         try:
-            if not self._is_mid_send:
+            if is_first and not self._is_mid_send:
                 with contextlib.suppress(ssl.SSLError):
                     # Puts our last word into the outgoing buffer, then would wait for the peer's.
                     self._ssl.unwrap()

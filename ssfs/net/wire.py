@@ -19,7 +19,7 @@ from ssfs.net.traffic import Traffic
 AnyBytes = bytes | bytearray | memoryview
 
 RECEIVE_BYTES = 256 << 10
-"""Taken at a time. A second-level cache holds it in plain and encrypted; 1 MiB costs more CPU time."""
+"""Taken at a time. Measured: 64 KiB cost twice the CPU time, 1 MiB no less but four times the memory."""
 
 _ENGINE_BUFFER_BYTES = 4 << 20
 _PIPE_BYTES = 1 << 20

@@ -79,6 +79,7 @@ class StagedTree:
         self._staged: list[StagedFile] = []
         # Ids under which the compared catalog has content that the base has not: an earlier run's.
         self._not_in_base: set[int] = set()
+        self._touched: set[int] = set()
 
     @property
     def fresh_copies(self) -> int:
@@ -104,7 +105,8 @@ class StagedTree:
         old = self._place(entry).old
         if entry.kind == Kind.DIRECTORY:
             if old is None and entry.id != 1:
-                os.mkdir(entry.name, 0o700, dir_fd=self._tree.directory(entry.parent))
+                os.mkdir(entry.name, 0o700, dir_fd=self._changed(entry.parent))
+                self._changed(entry.id)
         elif entry.kind == Kind.SYMLINK:
             name = self._beside(entry)
             with contextlib.suppress(FileNotFoundError):
@@ -120,7 +122,7 @@ class StagedTree:
             return
         is_new = self._place(entry, self.catalog.take_content()).old is None
         if is_new:
-            name, fd = entry.name, self._tree.directory(entry.parent)
+            name, fd = entry.name, self._changed(entry.parent)
         else:
             name, fd = self._beside(entry), self._incoming
             with contextlib.suppress(FileNotFoundError):
@@ -137,8 +139,7 @@ class StagedTree:
     def link(self, entry: Entry, source_id: int) -> None:
         """A file whose content another entry of the compared catalog has."""
         _check_file(entry)
-        content = self.catalog.content_of(source_id)
-        self._place(entry, content)
+        self._place(entry, self._content_number(entry, source_id))
         found = self._find_content(entry, source_id)
         if found is None:
             self._lose_content(entry)
@@ -155,6 +156,17 @@ class StagedTree:
         self._put_in_place(entry)
         directory = self._tree.directory(entry.parent)
         self._remember_staged(entry, os.stat(entry.name, dir_fd=directory, follow_symlinks=False))
+
+    def _content_number(self, entry: Entry, source_id: int) -> int:
+        """The number of the inode that `_find_content` finds, asked for before the entry is placed.
+
+        Not simply that of the source as it is here: the source may have new content by now.
+        """
+        for catalog in (self._base.catalog, self.catalog) if self._base else (self.catalog,):
+            row = catalog.entry(source_id)
+            if row is not None and entry_content(row) == entry_content(entry):
+                return catalog.content_of(source_id)
+        return 0
 
     def _find_content(self, entry: Entry, source_id: int) -> tuple[int, bytes] | None:
         """Where the content of a link source is: in the base, else in this staging."""
@@ -179,7 +191,7 @@ class StagedTree:
         if entry is None or entry_id == ROOT_ID:
             raise RemoteProtocolError(f"Entry {entry_id} cannot be removed")
         if entry.kind in _HAS_DATA:
-            fd = self._tree.directory(entry.parent)
+            fd = self._changed(entry.parent)
             if entry.kind == Kind.DIRECTORY:
                 fd = os.dup(fd)
                 self._tree.forget()
@@ -256,8 +268,8 @@ class StagedTree:
 
     def finish_file(self, file: IncomingFile, entry: Entry) -> None:
         """Put a received file in place if it is what its row says, else ask for it again."""
-        _check_file(entry)
         with file:
+            _check_file(entry)
             if entry.id != file.entry_id:
                 raise RemoteProtocolError(f"Entry {entry.id} ends the file of {file.entry_id}")
             is_whole = (file.size, file.digest()) == (entry.size, entry.digest)
@@ -284,7 +296,7 @@ class StagedTree:
     def _lose_content(self, entry: Entry) -> None:
         """Ask for the content of a placed entry; what it had before must not be taken for it."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(entry.name, dir_fd=self._tree.directory(entry.parent))
+            os.unlink(entry.name, dir_fd=self._changed(entry.parent))
         self.missing.add(entry.id)
 
     # -- placing -----------------------------------------------------------------------------
@@ -303,14 +315,20 @@ class StagedTree:
         if entry.kind not in _HAS_DATA:
             return
         # A duplicate: looking the second directory up may close the first one's descriptor.
-        source = os.dup(self._tree.directory(entry.parent))
+        source = os.dup(self._changed(entry.parent))
         try:
-            rename(entry.name, source, name, self._tree.directory(parent))
+            rename(entry.name, source, name, self._changed(parent))
         except FileNotFoundError:
             if entry.id not in self.missing:
                 raise
         finally:
             os.close(source)
+
+    def _changed(self, directory_id: int) -> int:
+        """The descriptor of a directory that is about to change."""
+        if self._fsync_each:
+            self._touched.add(directory_id)
+        return self._tree.directory(directory_id)
 
     def _beside(self, entry: Entry) -> bytes:
         return b"%d" % entry.id
@@ -318,7 +336,7 @@ class StagedTree:
     def _put_in_place(self, entry: Entry) -> None:
         """Rename what was made in incoming/ over the entry's place."""
         beside = self._beside(entry)
-        rename(beside, self._incoming, entry.name, self._tree.directory(entry.parent))
+        rename(beside, self._incoming, entry.name, self._changed(entry.parent))
         # rename() does nothing at all when both names are links of one inode already.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside, dir_fd=self._incoming)

@@ -25,6 +25,7 @@ from ssfs.fsio.disk import (
     syncfs,
 )
 from ssfs.fsio.lock import FileLock
+from ssfs.model.entry import ROOT_ID
 from ssfs.model.version import VersionId, VersionRecord
 from ssfs.store.catalog.writer import CatalogWriter
 from ssfs.store.clone import Base, Reconciler, clone
@@ -74,6 +75,7 @@ class Staging(StagedTree):
         self._task = task
         self._base_version = base
         self.base = str(base.id) if base else ""
+        self._is_tree_synced = False
         with contextlib.ExitStack() as stack:
             self._base = _open_base(base, stack)
             task_fd = open_directory(task.path)
@@ -201,16 +203,29 @@ class Staging(StagedTree):
         """Make all changes so far survive a power cut: data first, then their rows (FORMAT.md)."""
         staged, self._staged = self._staged, []
         if self._fsync_each:
-            _fsync_directories(self._tree.directory(1))
+            self._fsync_directories()
         syncfs(self._fds.task)
         self._rows.add(staged)
         self.catalog.checkpoint()
         # Not before: until the rows are there, these names are all that a killed run leaves.
         self._partials.sweep()
 
+    def _fsync_directories(self) -> None:
+        """Make names durable where syncfs does nothing: all at first, then of what has changed."""
+        touched, self._touched = self._touched, set()
+        if not self._is_tree_synced:
+            for _, _, _, fd in os.fwalk(b".", dir_fd=self._tree.directory(ROOT_ID)):
+                fsync(fd)
+            self._is_tree_synced = True
+            return
+        for directory_id in touched:
+            # It may have been removed since, which is for the one above to remember.
+            with contextlib.suppress(CorruptStore, FileNotFoundError):
+                fsync(self._tree.directory(directory_id))
+
     def checkpoint_if_full(self) -> None:
         """Make a checkpoint when a client lets too many changes pile up without asking for one."""
-        if len(self._staged) >= _MOST_STAGED:
+        if len(self._staged) + len(self._touched) >= _MOST_STAGED:
             self.checkpoint()
 
     def commit(self, version_id: VersionId, record: VersionRecord) -> None:
@@ -270,9 +285,3 @@ def _open_base(base: Version | None, stack: contextlib.ExitStack) -> Base | None
     tree = Tree(catalog, open_directory(os.path.join(base.path, b"tree")))
     stack.callback(tree.close)
     return Base(catalog, tree)
-
-
-def _fsync_directories(tree_fd: int) -> None:
-    """Fsync each directory of a tree, where syncfs does nothing."""
-    for _, _, _, fd in os.fwalk(b".", dir_fd=tree_fd):
-        fsync(fd)

@@ -192,3 +192,15 @@ def test_interrupted_sync_says_so_and_the_next_one_succeeds(
     assert (process.returncode, out) == (130, "")
     assert err == "ssfs: Interrupted: what has arrived is kept, the next sync goes on from there\n"
     run("sync", source, store, expect=0)
+
+
+@pytest.mark.parametrize("command", ["sync", "restore", "versions", "point", "expire"])
+def test_a_command_that_stays_here_loads_nothing_of_the_network(command):
+    script = (
+        f"import sys, ssfs.cli.{command}\n"
+        "print([name for name in ('trio', 'cryptography', 'ssl', 'pyfuse3') if name in sys.modules])"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert loaded == "[]\n"

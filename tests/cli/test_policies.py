@@ -112,7 +112,7 @@ def test_limits_are_set_shown_and_taken_away(history: Path):
     assert not ssfs_json("point", history, "--quota", "2Ki")["changed"]
     ssfs("point", "-q", history, "--quota", "none", "--max-concurrent", "8")
     assert ssfs("point", history).endswith("the 2 newest\n")
-    assert "limits" not in (history / "points" / "main" / "point.toml").read_text()
+    assert "quota" not in (history / "points" / "main" / "point.toml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ sys.exit(main())
 
 
 def ssfs_command(checkpoint_bytes: int | None = None) -> list[str]:
-    """The command line, with a checkpoint after so many bytes instead of the usual 256 MiB."""
+    """The command line, with a checkpoint after so many bytes instead of the usual 48 MiB."""
     if checkpoint_bytes is None:
         return [sys.executable, "-m", "ssfs"]
     return [sys.executable, "-c", _PATCHED.format(checkpoint_bytes=checkpoint_bytes)]

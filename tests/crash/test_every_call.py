@@ -11,124 +11,17 @@ All N up to 12 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
 import itertools
 import os
 import random
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from tests.crash.support import HANG_S, Rig
+from tests.crash.kills import CALLS, Kill, at_every_call, run_killed
+from tests.crash.support import Rig
 from tests.fakes.trees import SourceImage, build_tree, remember
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root, pytest.mark.timeout(1800)]
-
-IS_EXHAUSTIVE = os.environ.get("SSFS_EXHAUSTIVE") == "1"
-_ALL_UP_TO = 12
-_STEP = 5
-
-CALLS = {
-    "link": "link,linkat",
-    "rename": "rename,renameat,renameat2",
-    "fsync": "fsync",
-    "fdatasync": "fdatasync",
-    "syncfs": "syncfs",
-    "mkdir": "mkdir,mkdirat",
-    "unlink": "unlink,unlinkat,rmdir",
-    "pwrite": "pwrite64",
-    "write": "write",
-    "ftruncate": "ftruncate",
-}
-
-_ENDING = re.compile(r"^\+\+\+ (exited|killed) ", re.MULTILINE)
-
-_TRACED_RECEIVER = """
-import os, subprocess, sys, time
-import ssfs.engine.local as local
-import ssfs.engine.outgoing
-from ssfs.cli.main import main
-
-ssfs.engine.outgoing.CHECKPOINT_BYTES = {checkpoint_bytes}
-receive = local._receive
-
-def traced(*arguments):
-    strace = subprocess.Popen({strace!r} + ["-p", str(os.getpid())], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while "TracerPid:\\t0\\n" in open("/proc/self/status").read():
-        assert strace.poll() is None, "strace does not attach"
-        time.sleep(0.001)
-    return receive(*arguments)
-
-local._receive = traced
-sys.exit(main())
-"""
-
-
-class Kill(NamedTuple):
-    """Which process is killed, before which call.
-
-    Attributes:
-        victim: "sender" (or whatever process was started), or "receiver", its fork.
-        calls: Names of system calls.
-        nth: The how manieth of them.
-        checkpoint_bytes: What a receiver's sync makes a checkpoint after.
-    """
-
-    victim: str
-    calls: str
-    nth: int
-    checkpoint_bytes: int = 1 << 28
-
-
-def _run_killed(
-    rig: Rig, arguments: list[str], kill: Kill
-) -> tuple["subprocess.CompletedProcess[str]", bool]:
-    """Run it and kill one of its processes; how it ended, and whether there was such a call."""
-    log = rig.directory / "strace"
-    inject = f"inject={kill.calls}:signal=SIGKILL:when={kill.nth}"
-    strace = ["strace", "-o", str(log), "-e", f"trace={kill.calls}", "-e", inject]
-    if kill.victim == "receiver":
-        script = _TRACED_RECEIVER.format(strace=strace, checkpoint_bytes=kill.checkpoint_bytes)
-        ended = rig.run(*arguments, command=[sys.executable, "-c", script])
-    else:
-        ended = rig.run(*arguments, wrapper=strace)
-    return ended, "killed by SIGKILL" in _whole(log)
-
-
-def _whole(log: Path) -> str:
-    """What strace has written, its last line included, which says how the process ended.
-
-    The one that traces a receiver is nobody's child that could be waited for.
-    """
-    give_up_at = time.monotonic() + HANG_S
-    while not _ENDING.search(text := log.read_text()):
-        assert time.monotonic() < give_up_at, f"strace does not say how it ended: {text}"
-        time.sleep(0.001)
-    return text
-
-
-def _numbers() -> Iterator[int]:
-    """The N to try."""
-    if IS_EXHAUSTIVE:
-        return itertools.count(1)
-    return itertools.chain(range(1, _ALL_UP_TO + 1), itertools.count(_ALL_UP_TO + _STEP, _STEP))
-
-
-def _at_every_call(attempt: Callable[[int], bool]) -> int:
-    """Try each N, two at a time, until nothing is killed any more; how many kills there were."""
-    kills = 0
-    numbers = _numbers()
-    with ThreadPoolExecutor(2) as pool:
-        while True:
-            batch = list(itertools.islice(numbers, 2))
-            outcomes = list(pool.map(attempt, batch))
-            kills += sum(outcomes)
-            if not all(outcomes):
-                return kills
-
 
 # -- the source, before and after -----------------------------------------------------------------
 
@@ -221,7 +114,7 @@ def _sync_killed(template: Rig, directory: Path, kills: list[Kill], image: Sourc
     was_killed = False
     try:
         for kill in kills:
-            ended, was_killed = _run_killed(rig, rig.sync_arguments, kill)
+            ended, was_killed = run_killed(rig, rig.sync_arguments, kill)
             assert was_killed or ended.returncode == 0, ended
             _leave_out_expired(rig)
             rig.acknowledge(ended, image)
@@ -269,7 +162,7 @@ def test_sync_with_base_killed_before_every_call(edited, tmp_path, victim, name)
     def attempt(nth: int) -> bool:
         return _sync_killed(edited, tmp_path, [Kill(victim, CALLS[name], nth)], image)
 
-    kills = _at_every_call(attempt)
+    kills = at_every_call(attempt)
     # A receiver makes each of these calls; a sender writes its cache only.
     if victim == "receiver" or name in {"rename", "fsync", "pwrite", "ftruncate"}:
         assert kills
@@ -282,7 +175,7 @@ def test_first_sync_killed_before_every_call(empty_store, tmp_path, name):
     def attempt(nth: int) -> bool:
         return _sync_killed(empty_store, tmp_path, [Kill("receiver", CALLS[name], nth)], image)
 
-    assert _at_every_call(attempt)
+    assert at_every_call(attempt)
 
 
 @pytest.mark.parametrize("name", ["rename", "fsync", "unlink", "pwrite"])
@@ -294,7 +187,7 @@ def test_resumed_sync_killed_before_every_call(edited, tmp_path, name):
     def attempt(nth: int) -> bool:
         return _sync_killed(edited, tmp_path, [first, Kill("receiver", CALLS[name], nth)], image)
 
-    assert _at_every_call(attempt)
+    assert at_every_call(attempt)
 
 
 # -- what a killed sync has left must not be taken for what it looks like ---------------------------
@@ -330,10 +223,10 @@ def test_source_as_it_was_before_a_killed_sync_is_stored_as_it_was(tmp_path, che
     # The tree holds the second content, the catalog holds the second too if there was a checkpoint.
     _swap(rig.source / "in", second)
     kill = Kill("receiver", CALLS["syncfs"], 2 if checkpoint_bytes == 1 else 1, checkpoint_bytes)
-    assert _run_killed(rig, rig.sync_arguments, kill)[1]
+    assert run_killed(rig, rig.sync_arguments, kill)[1]
     # The tree holds the third, no catalog does.
     _swap(rig.source / "in", third)
-    assert _run_killed(rig, rig.sync_arguments, Kill("receiver", CALLS["syncfs"], 1))[1]
+    assert run_killed(rig, rig.sync_arguments, Kill("receiver", CALLS["syncfs"], 1))[1]
     _swap(rig.source / "in", third)
     if checkpoint_bytes > 1:
         _swap(rig.source / "in", second)
@@ -350,13 +243,39 @@ sys.exit(main())
 """
 
 
-def test_all_content_is_asked_for_again_however_much_it_is(empty_store, tmp_path):
-    """A commit broken off has forgotten what was received; the server asks for some at a time."""
+@pytest.mark.parametrize("name", ["rename", "fsync", "pwrite", "unlink"])
+def test_commit_that_was_killed_makes_nothing_travel_again(empty_store, tmp_path, name):
+    """Content that has all been received is not sent again, wherever in the commit the receiver died."""
+    image = remember(empty_store.source)
+    kills = 0
     for nth in itertools.count(1):
         rig = empty_store.copy(tmp_path / f"{nth}")
-        assert _run_killed(rig, rig.sync_arguments, Kill("receiver", CALLS["rename"], nth))[1]
-        if (rig.task_path / "staging" / ".version.toml.new").exists():
+        ended, was_killed = run_killed(rig, rig.sync_arguments, Kill("receiver", CALLS[name], nth))
+        if not was_killed:
             break
+        staging = rig.task_path / "staging"
+        is_in_commit = (staging / ".version.toml.new").exists() or (
+            staging / "version.toml"
+        ).exists()
+        rig.acknowledge(ended, image)
+        rig.check(image)
+        summary = rig.sync()
+        if is_in_commit:
+            kills += 1
+            assert summary["bytes_sent"] < 20_000
+            assert summary["new_bytes"] == 0
+        rig.remove()
+    assert kills
+
+
+def test_all_content_is_asked_for_again_however_much_it_is(empty_store, tmp_path):
+    """The files of an interrupted staging are gone; the server asks for some at a time."""
+    rig = empty_store.copy(tmp_path / "rig")
+    kill = Kill("receiver", CALLS["syncfs"], 5, checkpoint_bytes=1)
+    assert run_killed(rig, rig.sync_arguments, kill)[1]
+    for path in (rig.task_path / "staging" / "tree").rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
     summary = rig.sync(command=[sys.executable, "-c", _FEW_AT_A_TIME])
     assert summary["new_bytes"] == summary["bytes"]
 
@@ -375,7 +294,7 @@ def test_deletion_killed_before_every_call(four_versions, tmp_path, command, nam
         if command == "expire":
             rig.set_policy(keep_last=2)
             arguments = ["expire", rig.location, "--yes"]
-        ended, was_killed = _run_killed(rig, arguments, Kill("command", CALLS[name], nth))
+        ended, was_killed = run_killed(rig, arguments, Kill("command", CALLS[name], nth))
         try:
             present = {str(version.id) for version in rig.versions()}
             for version_id in first:
@@ -399,7 +318,7 @@ def test_deletion_killed_before_every_call(four_versions, tmp_path, command, nam
         rig.remove()
         return was_killed
 
-    assert _at_every_call(attempt)
+    assert at_every_call(attempt)
 
 
 def test_strace_is_there():

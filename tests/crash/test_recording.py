@@ -101,13 +101,21 @@ def test_commit_makes_things_durable_in_the_order_of_the_format(rig):
     data = max(i for i in range(renamed) if calls[i].name == "syncfs")
 
     written = _find(calls, data, "pwrite64", path="staging/catalog.db")
-    catalog = _find(calls, written, *_SYNCS, path="staging/catalog.db")
+    rows = _find(calls, written, *_SYNCS, path="staging/catalog.db")
+    record = _find(calls, rows, *_SYNCS, path="staging/.version.toml.new")
+    placed = _find(calls, record, "rename", path="staging/.version.toml.new")
+    # Only when that says that all is there may the catalog forget what was received.
+    assert not [
+        call
+        for call in calls[rows:placed]
+        if call.name == "pwrite64" and call.path == "staging/catalog.db"
+    ]
+    forgotten = _find(calls, placed, "pwrite64", path="staging/catalog.db")
+    catalog = _find(calls, forgotten, *_SYNCS, path="staging/catalog.db")
     assert not [
         call for call in calls[catalog:] if call.name == "pwrite64" and "catalog.db" in call.path
     ]
-    record = _find(calls, catalog, *_SYNCS, path="staging/.version.toml.new")
-    placed = _find(calls, record, "rename", path="staging/.version.toml.new")
-    staging = _find(calls, placed, *_SYNCS, path="staging")
+    staging = _find(calls, catalog, *_SYNCS, path="staging")
     assert staging < renamed
     versions = _find(calls, renamed, *_SYNCS, path="versions")
     task = _find(calls, renamed, *_SYNCS, path="")

@@ -27,6 +27,29 @@ from ssfs.store.version import Version
 KEEP_ALL = Policy(keep_last=10_000)
 
 
+class CutSocket(socket.socket):
+    """A client's end of a connection that is cut after so many bytes have been sent through it."""
+
+    @classmethod
+    def around(cls, stream: socket.socket, cut_after: int) -> "CutSocket":
+        """Take over the socket."""
+        made = cls(fileno=stream.detach())
+        made.left = cut_after
+        return made
+
+    left: int = 0
+
+    def sendmsg(self, buffers, *rest):  # type: ignore[override]
+        """Send what may still pass; after that the other end sees the end of the stream."""
+        whole = b"".join(buffers)[: self.left]
+        if not whole:
+            self.shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError(104, "Cut")
+        sent = self.send(whole)
+        self.left -= sent
+        return sent
+
+
 class Backup:
     """A store with one task, and syncs into it."""
 
@@ -44,8 +67,12 @@ class Backup:
         dry_run: bool = False,
         patterns: tuple[str, ...] = (),
         caches: bool = False,
+        cut_after: int | None = None,
     ) -> SyncResult:
-        """One sync; raises what the sender raises."""
+        """One sync; raises what the sender raises.
+
+        With `cut_after` the connection breaks when the client has sent so many bytes.
+        """
         request = SyncRequest(
             source=os.fsencode(source),
             point="main",
@@ -56,6 +83,8 @@ class Backup:
             dry_run=dry_run,
         )
         ours, theirs = socket.socketpair()
+        if cut_after is not None:
+            ours = CutSocket.around(ours, cut_after)
         server = threading.Thread(target=self._serve, args=(theirs,))
         server.start()
         try:

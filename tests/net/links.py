@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import trio
 
 from ssfs.errors import SsfsError
-from ssfs.net.link import LinkOptions, pump
+from ssfs.net.link import pump
+from ssfs.net.options import LinkOptions
 from ssfs.net.wire import Wire, engine_socketpair
 
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import trio
 from ssfs.errors import ConnectionLost, RemoteProtocolError, TrustError
 from ssfs.net.blocks import END, HEADER, KEEP_ALIVE, Kind, Preamble, encode_preamble
 from ssfs.net.compression import AUTO, OFF, Compression, at_level
-from ssfs.net.link import LinkOptions
+from ssfs.net.options import LinkOptions
 from tests.fakes.wires import MemoryWire, memory_wires
 from tests.net.links import DEFAULT, MIB, Side, running, say_for_ever, wait_ended
 

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from ssfs.net.pace import MIN_RATE_BYTES_S, Pacer
+from ssfs.net.options import MIN_RATE_BYTES_S
+from ssfs.net.pace import Pacer
 
 WINDOW_S = 10
 

@@ -450,6 +450,99 @@ def test_damaged_staging_is_dropped_and_made_anew(task, base, damage):
         assert staged_tree(task) == BASE_TREE
 
 
+BREAKS = {
+    "before the record": ("replace_file", b"version.toml"),
+    "before the rows are dropped": ("StagedRows.drop", None),
+    "before the scraps are removed": ("remove_tree", b"partials"),
+    "before the settings go": ("fsync", None),
+    "before the rename": ("rename", b"staging"),
+}
+
+
+def break_commit(task, monkeypatch, staging, where):
+    """Commit, but die just before a step."""
+    name, wanted = BREAKS[where]
+    owner = staging_parts
+    if "." in name:
+        owner, name = staging_parts.StagedRows, "drop"
+    original = getattr(owner, name)
+
+    def die(*arguments, **options):
+        if wanted in (None, arguments[0]):
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, die)
+        with pytest.raises(KeyboardInterrupt):
+            commit(task, staging)
+
+
+@pytest.mark.parametrize("where", BREAKS)
+def test_commit_that_broke_off_has_forgotten_nothing(task, base, monkeypatch, where):
+    staging = begin(task)
+    staging.store(file(8, b"small", b"s"), b"s")
+    send_file(staging, file(9, b"large", b"l" * 200_000), b"l" * 200_000)
+    staging.store(file(2, b"a", b"new a"), b"new a")
+    staging.link(file(10, b"linked", b"content b"), 4)
+    staging.keep(file(6, b"moved", b"content c"))
+    tree = staged_tree(task)
+    break_commit(task, monkeypatch, staging, where)
+    for _ in range(2):
+        with begin(task) as again:
+            assert again.is_resumed
+            assert again.wanted() == []
+            assert again.partials == []
+            assert staged_tree(task) == tree
+        assert not (Path(os.fsdecode(task.path)) / "staging" / "version.toml").exists()
+    again = begin(task)
+    again.remove(8)
+    version = commit(task, again)
+    verify_version(version)
+    assert version_tree(version) == {k: v for k, v in tree.items() if k != "small"}
+    assert tree_inodes(version)[b"linked"] == tree_inodes(base)[b"d/b"]
+
+
+def test_record_of_a_broken_commit_vouches_only_for_what_it_was_made_of(task, base, monkeypatch):
+    staging = begin(task)
+    staging.store(file(8, b"n", b"one"), b"one")
+    break_commit(task, monkeypatch, staging, "before the rename")
+    record = Path(os.fsdecode(task.path)) / "staging" / "version.toml"
+    content = record.read_bytes()
+    with begin(task) as again:
+        again.store(file(8, b"n", b"two"), b"two")
+        again.checkpoint()
+        again.store(file(8, b"n", b"six"), b"six")
+    # As if the file system had brought it back.
+    record.write_bytes(content)
+    with begin(task) as again:
+        assert again.wanted() == [8]
+        assert not record.exists()
+
+
+def test_file_of_a_broken_commit_that_has_lost_its_size_is_asked_for(task, base, monkeypatch):
+    staging = begin(task)
+    staging.store(file(8, b"n", b"one"), b"one")
+    staging.store(file(9, b"m", b"two"), b"two")
+    break_commit(task, monkeypatch, staging, "before the rename")
+    path = Path(os.fsdecode(task.path)) / "staging" / "tree" / "n"
+    path.chmod(0o600)
+    path.write_bytes(b"on")
+    with begin(task) as again:
+        assert again.wanted() == [8]
+
+
+def test_broken_commit_of_a_first_version_is_resumed(task, monkeypatch):
+    staging = begin(task)
+    staging.make(ROOT)
+    staging.store(file(2, b"n", b"content"), b"content")
+    break_commit(task, monkeypatch, staging, "before the rename")
+    again = begin(task)
+    assert again.is_resumed
+    assert again.wanted() == []
+    assert version_tree(commit(task, again)) == {"n": b"content"}
+
+
 def test_staging_of_a_newer_ssfs_is_left_alone(task, base):
     with begin(task):
         pass
@@ -587,6 +680,38 @@ def test_catalog_copy_of_the_base_is_on_disk_before_the_record(task, base, monke
     monkeypatch.setattr(staging_parts, "write_text_file", write)
     Staging(task, base).close()
     assert order == ["catalog.db", "staging.toml"]
+
+
+def test_only_changed_directories_are_synced_where_syncfs_does_nothing(task, base, monkeypatch):
+    synced = []
+    original = staging_parts.fsync
+
+    def fsync(fd):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+        original(fd)
+
+    monkeypatch.setattr(staging_parts, "needs_fsync_per_file", lambda fd: True)
+    with begin(task) as staging:
+        monkeypatch.setattr(staging_parts, "fsync", fsync)
+        staging.checkpoint()
+        assert sorted(synced) == ["d", "e", "tree"]
+        steps = [
+            (lambda: staging.store(file(8, b"n", b"x", 5), b"x"), ["e"]),
+            (lambda: staging.store(file(4, b"b", b"new b", 3), b"new b"), ["d"]),
+            (lambda: staging.keep(file(6, b"c", b"content c", 3)), ["d", "e"]),
+            (lambda: staging.keep(file(2, b"b", b"content a", 3)), ["d", "parked", "tree"]),
+            (lambda: staging.remove(5), ["d"]),
+            (lambda: staging.make(directory(9, b"new")), ["new", "tree"]),
+            (lambda: staging.make(symlink(10, b"l", b"x", 9)), ["new"]),
+            (lambda: staging.link(file(11, b"copy", b"content a", 9), 2), ["new"]),
+            (lambda: staging.keep(directory(9, b"newer")._replace(mode=0o700)), ["tree"]),
+            (lambda: None, []),
+        ]
+        for change, wanted in steps:
+            synced.clear()
+            change()
+            staging.checkpoint()
+            assert sorted(synced) == wanted
 
 
 def test_empty_catalog_is_made_only_where_there_is_no_base(task, base):

@@ -21,7 +21,7 @@ from ssfs.store.store import Point, Task
 from ssfs.store.usage import check_room, point_usage_bytes, task_usage_bytes
 from tests.fakes.clock import FrozenClock
 from tests.fakes.syncs import Backup
-from tests.fakes.trees import build_tree
+from tests.fakes.trees import build_tree, edit_tree
 
 DAY = datetime.timedelta(days=1)
 
@@ -125,6 +125,7 @@ def test_usage_is_that_of_the_distinct_inodes(tmp_path: Path, seed: int):
             forget(task, *rng.sample([v.id.sequence for v in task.versions()], 2))
             assert task_usage_bytes(task) == disk_usage_bytes(task), night
         edit(source, rng)
+        edit_tree(source, rng.randrange(10**6), large_bytes=300_000)
     os.unlink(os.path.join(task.path, b"usage.toml"))
     assert task_usage_bytes(task) == disk_usage_bytes(task)
 

@@ -98,6 +98,8 @@ def receive_rows(hear: Callable[[], Message], catalog: CatalogWriter) -> None:
         catalog.load(batch.entries, batch.principals)
     if not isinstance(message, CatalogEnd):
         raise RemoteProtocolError(f"The server sent {type(message).__name__} among catalog rows")
+    if order.is_empty:
+        raise RemoteProtocolError("The server sent no row")
 
 
 def _unpack(compressed: bytes) -> bytes:
@@ -113,15 +115,15 @@ class _DepthFirst:
 
     def __init__(self) -> None:
         self._above: list[int] = []
-        self._is_first = True
+        self.is_empty = True
 
     def check(self, entry: Entry) -> None:
-        if self._is_first != (entry.id == ROOT_ID):
+        if self.is_empty != (entry.id == ROOT_ID):
             raise RemoteProtocolError("The first row must be the root's, and no other")
-        while not self._is_first and (not self._above or self._above[-1] != entry.parent):
+        while not self.is_empty and (not self._above or self._above[-1] != entry.parent):
             if not self._above:
                 raise RemoteProtocolError(f"Entry {entry.id} does not follow its directory")
             self._above.pop()
-        self._is_first = False
+        self.is_empty = False
         if entry.kind == Kind.DIRECTORY:
             self._above.append(entry.id)

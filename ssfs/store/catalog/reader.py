@@ -137,6 +137,10 @@ class CatalogReader:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         return [Principal._make(row) for row in rows]
 
+    def content_of(self, entry_id: int) -> int:
+        """The store's number of the inode that holds the entry's data; 0 if unknown."""
+        return self._value(int, "SELECT content FROM entry WHERE id = ?", (entry_id,)) or 0
+
     def number(self, key: str) -> int:
         """A counter of the `meta` table; 0 if it was never set."""
         return self._value(int, "SELECT value FROM meta WHERE key = ?", (key,)) or 0

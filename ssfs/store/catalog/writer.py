@@ -211,10 +211,10 @@ class CatalogWriter(CatalogReader):
         self._counters["next_id"] = max(self._counters["next_id"], next_id)
         self.first_new_id = self._counters["next_id"]
 
+    @override
     def content_of(self, entry_id: int) -> int:
-        """The store's number of the inode that holds the entry's data; 0 if unknown."""
         self._flush()
-        return self._value(int, "SELECT content FROM entry WHERE id = ?", (entry_id,)) or 0
+        return super().content_of(entry_id)
 
     def _check(self, entry: Entry) -> None:
         _check_values(entry)

@@ -6,6 +6,7 @@ import pytest
 
 from ssfs.errors import CorruptStore, RemoteProtocolError, StoreFull
 from ssfs.model.entry import MAX_ENTRY_ID, Flag, Kind, Principal
+from ssfs.store.catalog import writer
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import PARKED, write_error
 from ssfs.store.catalog.writer import CatalogWriter
@@ -106,6 +107,29 @@ def test_id_made_and_removed_in_one_session_is_not_used_again(catalog, entry_id)
     catalog.put(row(6, b"n", 9))
     catalog.remove(9)
     refused(catalog, row(entry_id, b"again"), "used before")
+
+
+def test_client_that_makes_and_removes_without_end_is_refused(catalog, monkeypatch):
+    monkeypatch.setattr(writer, "_MOST_USED_UP", 3)
+    for number in range(6, 9):
+        catalog.put(row(number, b"n"))
+        catalog.remove(number)
+    # What the version before had may go without end.
+    assert catalog.remove(2) == 3
+    catalog.put(row(9, b"n"))
+    with pytest.raises(RemoteProtocolError, match="without end"):
+        catalog.remove(9)
+
+
+def test_fresh_directories_are_forgotten_at_no_cost(catalog, path, monkeypatch):
+    monkeypatch.setattr(writer, "_MOST_FRESH", 3)
+    for number in range(6, 26):
+        catalog.put(directory(number, b"%d" % number, number - 1 if number > 6 else 1))
+        catalog.put(row(number + 100, b"f", number))
+        assert len(catalog._fresh_directories) <= 3
+    # In one that is forgotten, what is in the way is parked as anywhere else.
+    assert catalog.put(row(300, b"f", 6)).parked.id == 106
+    assert catalog.entry(106).parent == PARKED
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,107 @@
+"""Restores inside the test's own process: the real client and server, in two threads."""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ssfs.clock import SystemClock
+from ssfs.engine.refusal import to_refusal
+from ssfs.engine.restore.client import fetch_version
+from ssfs.engine.restore.restorer import RestoreResult
+from ssfs.engine.restore.server import RestoreServed, serve_restore
+from ssfs.errors import ConnectionLost, SsfsError
+from ssfs.model.peer import LOCAL, Peer
+from ssfs.monitor import Monitor, NullMonitor
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import PROTOCOL_VERSION, Fetch, Fetched, Hello
+from ssfs.protocol.states import Role
+from ssfs.store.store import Store
+from ssfs.store.version import Version
+
+JOIN_S = 60
+Join = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+class RestoreServer:
+    """A server of one store; each session is a thread.
+
+    Attributes:
+        served: What was sent, session by session.
+        errors: What sessions ended with, but for clients that went away.
+        lost: Sessions whose client went away.
+    """
+
+    def __init__(self, store: bytes | Path, peer: Peer = LOCAL, join: Join = socket.socketpair):
+        self.served: list[RestoreServed] = []
+        self.errors: list[BaseException] = []
+        self.lost = 0
+        self._store = os.fsencode(store)
+        self._peer = peer
+        self._join = join
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Channel]:
+        """A client's channel in the state READY; the session is over when the block ends."""
+        ours, theirs = self._join()
+        thread = threading.Thread(target=self._serve, args=(theirs,))
+        thread.start()
+        try:
+            with Channel(ours, Role.CLIENT) as channel:
+                channel.send(Hello(PROTOCOL_VERSION, "test"))
+                channel.receive()
+                yield channel
+        finally:
+            thread.join(JOIN_S)
+            assert not thread.is_alive(), "the server's session goes on"
+
+    def _serve(self, stream: socket.socket) -> None:
+        with Channel(stream, Role.SERVER) as channel:
+            try:
+                channel.receive()
+                channel.send(Hello(PROTOCOL_VERSION, "test"))
+                request = channel.receive()
+                assert isinstance(request, Fetch)
+                served = serve_restore(channel, Store.open(self._store), self._peer, request)
+                self.served.append(served)
+            except ConnectionLost:
+                self.lost += 1
+            except SsfsError as error:
+                self.errors.append(error)
+                with contextlib.suppress(ConnectionLost):
+                    channel.send(to_refusal(error))
+            except BaseException as error:
+                self.errors.append(error)
+
+    def restore(
+        self, request: Fetch, target: Path, monitor: Monitor | None = None
+    ) -> tuple[Fetched, RestoreResult]:
+        """One restore; raises what the client raises."""
+        with self.session() as channel:
+            return fetch_version(
+                channel, request, os.fsencode(target), monitor or NullMonitor(), SystemClock()
+            )
+
+
+def request_of(version: Version, *paths: str | bytes) -> Fetch:
+    """What a client says to restore parts of this version."""
+    parts = os.fsdecode(version.path).split("/")
+    point, task = parts[-5], parts[-3]
+    return Fetch(point, task, str(version.id), [os.fsencode(path) for path in paths])
+
+
+def store_of(version: Version) -> bytes:
+    """The store a version lies in."""
+    return b"/".join(version.path.split(b"/")[:-6])
+
+
+def restore_remotely(
+    version: Version, target: Path, *paths: str, monitor: Monitor | None = None
+) -> RestoreResult:
+    """Restore through a server of the version's store."""
+    server = RestoreServer(store_of(version))
+    _, result = server.restore(request_of(version, *paths), target, monitor)
+    assert not server.errors
+    return result
