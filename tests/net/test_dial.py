@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.errors import ConfigError, ConnectionLost, RemoteProtocolError, TrustError
+from ssfs.errors import ConfigError, ConnectionLost, RemoteProtocolError, StoreError, TrustError
 from ssfs.net.channel import Channel
 from ssfs.net.compression import AUTO, OFF
 from ssfs.net.dial import Session, SshTarget, Target, TlsTarget, open_session
@@ -315,14 +315,27 @@ def test_command_that_does_not_exist() -> None:
     ("script", "message"),
     [
         ("exit 255", "exit status 255.*what it said is above"),
-        ("exit 127", "exit status 127.*installed on the other machine"),
         ("kill -9 $$", "ended by SIGKILL"),
         ("exit 0", "before the other end said anything"),
-        ("head -c 10; exit 6", "exit status 6"),
+        ("head -c 10; exit 5", "exit status 5"),
     ],
 )
 def test_command_that_fails(script: str, message: str) -> None:
     with pytest.raises(ConnectionLost, match=message):
+        in_session(SshTarget(["sh", "-c", script]), receive)
+
+
+@pytest.mark.parametrize(
+    ("script", "family"),
+    [
+        ("exit 2", ConfigError),
+        ("exit 4", TrustError),
+        ("head -c 10; exit 6", StoreError),
+        ("exit 127", ConfigError),
+    ],
+)
+def test_command_that_would_fail_again(script: str, family: type[Exception]) -> None:
+    with pytest.raises(family, match="exit status"):
         in_session(SshTarget(["sh", "-c", script]), receive)
 
 
