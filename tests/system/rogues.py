@@ -152,15 +152,19 @@ def half_open(port: int, content: bytes = b"") -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def crowd(target: TlsTarget, count: int, *says) -> Iterator[None]:
-    """So many sessions at once, each of which says this and stays."""
+    """So many sessions at once, each of which greets, says this, and stays."""
     release = threading.Event()
     ready = threading.Barrier(count + 1)
 
     def stand() -> None:
         is_ready = False
-        with contextlib.suppress(SsfsError):
+        # Who is driven out by those behind is answered nothing.
+        with contextlib.suppress(SsfsError, AssertionError):
             with open_session(target, LinkOptions(linger_s=1)) as session:
-                Rogue(session.channel._stream).say(*says)
+                rogue = Rogue(session.channel._stream)
+                if says:
+                    rogue.greet()
+                rogue.say(*says)
                 ready.wait(120)
                 is_ready = True
                 release.wait(300)
