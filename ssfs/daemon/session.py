@@ -6,7 +6,7 @@ socket is closed, and the other sees the end of the stream: an engine in the mid
 what has arrived durable and leaves the rest to the client's next run.
 
 Memory: whatever its client does within the protocol, a session takes no more than `SESSION_BYTES` of the
-server's, most of it one segment's delta (25 MiB), the changes since the last checkpoint (100,000 rows), the catalogs' caches,
+server's, by the bounds of its parts: most of it one segment's delta (25 MiB), the changes since the last checkpoint (100,000 rows), the catalogs' caches,
 the pump (`ssfs.net.link.HELD_BYTES`) and zstandard's tables. More data waits in the kernel's buffers, and so at the client.
 """
 
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 _MOST_LETTERS = 1000
 SESSION_BYTES = 160 << 20
-"""The most memory of one session: tests/system/test_server_limits.py."""
+"""The most memory of one session, added up from the bounds of its parts."""
 
 
 class Session:
