@@ -107,7 +107,15 @@ def test_cache_directory_that_cannot_be_used(store: Path, source: Path, tmp_path
 
 @pytest.mark.parametrize(
     "location",
-    ["::", "::main", "ssfs://nas/main", "ssh://nas/store", "{store}::a b", "{store}::main/a/b"],
+    [
+        "::",
+        "::main",
+        "ssfs://nas/main",
+        "ssh://nas",
+        "ssh://-l/store",
+        "{store}::a b",
+        "{store}::main/a/b",
+    ],
 )
 def test_bad_location(source: Path, store: Path, location: str):
     assert run("sync", source, location.format(store=store), expect=2).error

@@ -185,7 +185,7 @@ def test_interrupted_sync_says_so_and_the_next_one_succeeds(
         start_new_session=True,
     )
     incoming = store / "points" / "main" / "tasks"
-    while process.poll() is None and not list(incoming.glob("*/staging/incoming/*")):
+    while process.poll() is None and not list(incoming.glob("*/staging/partials/*")):
         pass
     (os.killpg if whole_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=60)
