@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 COMMAND = [sys.executable, "-m", "ssfs"]
 ROOT = Path(__file__).resolve().parent.parent.parent
-_TIMEOUT_S = 30
+_TIMEOUT_S = 120
 _INTERRUPT = b"\x03"
 _POWERLESS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
