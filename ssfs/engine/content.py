@@ -239,18 +239,27 @@ class ContentSender:
             self._outgoing.wait_signature(item.basis.number)
             self._stream(item.fd, item.found, item.basis.number)
         except OSError as error:
-            self._outgoing.abort_file(item.found.now.id)
             self._unreadable(item.found, error)
         finally:
             os.close(item.fd)
             self._drop_signature(item.basis)
 
     def _stream(self, fd: int, found: Found, basis: int) -> None:
-        """Send content in segments; again if it changed meanwhile."""
+        """Send content in segments; again if it changed meanwhile.
+
+        Raises:
+            OSError: It cannot be read; what was sent of it is taken back.
+        """
         for attempt in range(_STREAM_ATTEMPTS):
             before = os.fstat(fd)
             found = _looked_again(found, before)
-            content = self._outgoing.send_content(found.now, fd, basis, self._progress(found.path))
+            try:
+                content = self._outgoing.send_content(
+                    found.now, fd, basis, self._progress(found.path)
+                )
+            except OSError:
+                self._outgoing.abort_file(found.now.id)
+                raise
             is_stable = is_same(before, os.fstat(fd))
             if is_stable or attempt == _STREAM_ATTEMPTS - 1:
                 now = found.now._replace(digest=content.digest, size=content.size)
@@ -263,7 +272,7 @@ class ContentSender:
             self._outgoing.abort_file(found.now.id)
 
     def send_whole(self, dir_fd: int, entry: Entry, path: bytes, root_dev: int) -> bool:
-        """Send an entry's content without what is recorded as its basis; False if it cannot be read any more."""
+        """Send content that the server has lost; False if it cannot be read any more."""
         try:
             with open_file(entry.name, dir_fd) as fd:
                 now = seen(entry.id, entry.parent, entry.name, os.fstat(fd), root_dev)
@@ -280,7 +289,7 @@ class ContentSender:
         return True
 
     def _stream_whole(self, fd: int, found: Found) -> None:
-        """Stream what the server has lost; as a delta only against what it had begun to receive again."""
+        """Stream it; as a delta only against what the server had begun to receive again."""
         basis = self._basis_of(found.now, None)
         if basis is None:
             self._stream(fd, found, 0)

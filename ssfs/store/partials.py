@@ -70,7 +70,8 @@ class Partials:
 
         Of one source file the newest part is kept, and an older one if it is larger than those after it: a
         run that is cut early has not yet rebuilt what the one before had received. Parts that the catalog's
-        checkpoint has recorded as files of the tree are of no use, nor are older ones of the same source file.
+        checkpoint has recorded as files of the tree are of no use, nor are older ones of the same source file, nor
+        any for which the disk has no room to go on.
         """
         chains: dict[Origin, list[Part]] = {}
         done: set[Origin] = set()
@@ -87,13 +88,20 @@ class Partials:
                 self._unlink(chain.pop().name)
             chain.append(part)
         by_size = sorted(filter(None, chains.values()), key=lambda chain: -chain[-1].size)
-        for number, chain in enumerate(by_size, start=1):
-            if number > MOST_PARTIALS:
+        free = self._free_bytes()
+        for chain in by_size:
+            number = len(self._known) + 1
+            # What is rebuilt from a partial needs as much room again.
+            if number > MOST_PARTIALS or chain[-1].size > free:
                 for part in chain:
                     self._unlink(part.name)
                 continue
             self._known[number] = chain
             self._numbers[chain[0].origin] = number
+
+    def _free_bytes(self) -> int:
+        status = os.fstatvfs(self._fd)
+        return status.f_bavail * status.f_frsize
 
     def _scan(self) -> list[tuple[Part, int, int]]:
         """The regular files of proper names, newest first, with entry id and inode; deletes others."""
@@ -172,6 +180,11 @@ class Partials:
         settled, self._settled = self._settled, []
         for name in settled:
             self._unlink(name)
+
+    def remove_all(self) -> None:
+        """Make room: the disk is full, and partials must not be what keeps the next run from fitting."""
+        for name in os.listdir(self._fd):
+            self._unlink(os.fsencode(name))
 
     def _unlink(self, name: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):

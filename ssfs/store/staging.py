@@ -6,12 +6,14 @@ puts it right.
 """
 
 import contextlib
+import errno
 import os
+from types import TracebackType
 from typing import NamedTuple
 
 import msgspec
 
-from ssfs.errors import CorruptStore
+from ssfs.errors import CorruptStore, StoreFull
 from ssfs.fsio.disk import (
     copy_file,
     fsync,
@@ -269,8 +271,13 @@ class Staging(StagedTree):
         """Use as a context manager."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, _1: type[BaseException] | None, error: BaseException | None, _2: TracebackType | None
+    ) -> None:
         """Close it."""
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or isinstance(error, StoreFull):
+            self._partials.remove_all()
         self.close()
 
 

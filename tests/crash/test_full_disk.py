@@ -12,6 +12,7 @@ import pytest
 
 from ssfs.store.version import Version
 from tests.crash.disks import mounted_disk
+from tests.crash.kills import CALLS, Kill, run_killed
 from tests.crash.support import Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
@@ -124,4 +125,17 @@ def test_expiry_works_on_a_disk_that_is_full_to_the_last_block(tmp_path):
         del rig.acknowledged[first]
         rig.check()
         os.unlink(rig.store.parent / "filler")
+        rig.sync()
+
+
+def test_half_received_file_does_not_take_the_room_of_the_whole_one(tmp_path):
+    with mounted_disk(tmp_path, "ext4", _DISK_BYTES) as disk:
+        rig = Rig(tmp_path, disk.mountpoint / "store")
+        rig.source.mkdir()
+        rig.init()
+        (rig.source / "image").write_bytes(random.Random(4).randbytes(18 << 20))
+        kill = Kill("receiver", CALLS["write"], 18)
+        assert run_killed(rig, rig.sync_arguments, kill)[1]
+        (part,) = (rig.task_path / "staging" / "partials").iterdir()
+        assert part.stat().st_size > 12 << 20
         rig.sync()

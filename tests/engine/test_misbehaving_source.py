@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.engine import outgoing
 from ssfs.fsio import disk
 from ssfs.model.entry import Flag
 from ssfs.source import reading
@@ -183,6 +184,43 @@ def test_file_that_never_holds_still_is_stored_as_read_and_flagged(
     verify_version(backup.newest())
     assert not backup.sync(source).problems
     assert row(backup.newest(), "log").size == file.stat().st_size
+
+
+def fail_to_read(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """A bad spot of the source's disk."""
+    original = outgoing._read_full
+
+    def read_full(fd: int, view: memoryview, position: int) -> int:
+        if position >= at:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(fd, view, position)
+
+    monkeypatch.setattr(outgoing, "_read_full", read_full)
+
+
+def test_large_file_with_a_bad_spot_is_a_problem_and_the_run_goes_on(source, backup, monkeypatch):
+    (source / "a").write_bytes(os.urandom(3_000_000))
+    (source / "b").write_bytes(b"b")
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, 1_000_000)
+        result = backup.sync(source)
+    assert [problem.path for problem in result.problems] == [b"a"]
+    assert result.counts.entries == 2
+    assert row(backup.newest(), "b").size == 1
+    verify_version(backup.newest())
+    assert not backup.sync(source).problems
+    assert row(backup.newest(), "a").size == 3_000_000
+
+
+def test_lost_content_with_a_bad_spot_is_a_problem_and_the_run_goes_on(source, backup, monkeypatch):
+    (source / "a").write_bytes(os.urandom(3_000_000))
+    backup.sync(source)
+    os.unlink(os.path.join(backup.newest().path, b"tree/a"))
+    fail_to_read(monkeypatch, 1_000_000)
+    result = backup.sync(source)
+    assert [problem.path for problem in result.problems] == [b"a"]
+    assert result.counts.entries == 1
+    verify_version(backup.newest())
 
 
 def test_fifo_in_place_of_a_file_does_not_hang(source, backup, monkeypatch):

@@ -1,13 +1,15 @@
 """What is kept of half-received files, what of it is offered, and when it goes."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from ssfs.errors import ConnectionLost, StoreFull
 from ssfs.protocol.messages import INLINE_MAX_BYTES, Partial, basis_number
 from ssfs.store import partials as partials_module
-from ssfs.store.partials import Origin
+from ssfs.store.partials import Origin, Partials
 from tests.store.stagings import ROOT, begin, commit, file, make_base, make_task, staged_tree
 
 SMALLEST = INLINE_MAX_BYTES + 1
@@ -110,6 +112,34 @@ def test_only_so_many_files_are_remembered_the_largest(task, base, monkeypatch):
         assert sizes(task) == [SMALLEST + 3, SMALLEST + 4, SMALLEST + 5]
 
 
+def test_partial_that_cannot_be_rebuilt_beside_itself_is_dropped(task, base, monkeypatch):
+    monkeypatch.setattr(Partials, "_free_bytes", lambda self: SMALLEST + 5)
+    begin(task).close()
+    leave(task, SMALLEST + 6, origin=Origin(0, 6))
+    leave(task, SMALLEST + 5, origin=Origin(0, 5))
+    with begin(task) as staging:
+        assert staging.partials == [Partial(1, 0, 5, SMALLEST + 5)]
+        assert sizes(task) == [SMALLEST + 5]
+
+
+FULL = [OSError(errno.ENOSPC, "No space"), OSError(errno.EDQUOT, "Quota"), StoreFull("No space")]
+
+
+@pytest.mark.parametrize("error", [*FULL, OSError(errno.EIO, "I/O"), ConnectionLost("gone")])
+def test_partials_make_room_when_the_disk_is_full_and_only_then(task, base, error):
+    begin(task).close()
+    leave(task, SMALLEST)
+
+    def run():
+        with begin(task) as staging:
+            receive(staging, b"x" * SMALLEST, origin=Origin(0, 6))
+            raise error
+
+    with pytest.raises(type(error)):
+        run()
+    assert sizes(task) == ([] if error in FULL else [SMALLEST, SMALLEST])
+
+
 def test_what_is_no_partial_goes(task, base, tmp_path):
     begin(task).close()
     directory = directory_of(task)
@@ -159,7 +189,7 @@ def test_whole_file_stays_a_partial_until_it_is_recorded(task, base):
 
 
 def test_recorded_file_whose_name_here_was_left_is_no_partial(task, base, monkeypatch):
-    monkeypatch.setattr(partials_module.Partials, "sweep", lambda self: None)
+    monkeypatch.setattr(Partials, "sweep", lambda self: None)
     content = os.urandom(SMALLEST)
     begin(task).close()
     leave(task, SMALLEST + 1)
