@@ -2,7 +2,8 @@
 
 - A record of level WARNING or above in a logger of ssfs fails the test, unless the test asks for
   the fixture `expected_warnings`, the list of those records, and looks at it.
-- `SSFS_CACHE_DIR` points into the test's own temporary files, for processes that it starts too.
+- `SSFS_CACHE_DIR` and `SSFS_CONFIG_DIR` point into the test's own temporary files, for processes that
+  it starts too.
 - `needs_fuse` and `needs_root` skip where they must, but fail in CI (`CI=true`): a machine that
   cannot run these tests must not look as if they had passed.
 - hypothesis has no deadline (disks are slow at times) and in CI tries the same examples each time.
@@ -105,4 +106,6 @@ def cache_dir(
     """The client's cache directory of this test alone, empty at first."""
     directory = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("SSFS_CACHE_DIR", str(directory))
+    # Not made: most tests enrol with nobody, and none may see this machine's own enrolments.
+    monkeypatch.setenv("SSFS_CONFIG_DIR", str(directory.with_name(directory.name + "-config")))
     return directory
