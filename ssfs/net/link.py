@@ -108,6 +108,7 @@ class _Pump:
         self._receiving.deadline = trio.current_time() + self._options.linger_s
 
     async def _say_all(self) -> None:
+        self._pacer.spend(self._wire.traffic.sent_bytes)  # the handshake
         wish = Preamble(self._options.compression, self._options.limit_bytes_s)
         await self._put(encode_preamble(wish))
         while not self._reader.has_ended:

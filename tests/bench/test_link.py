@@ -3,8 +3,11 @@
 Blocking engines in two processes send frames of 1 MiB one way: over a plain socket pair, over pumps and TLS on the
 loopback, over pumps and pipes. For comparison the bare cipher: one `SSLObject` that encrypts, one that decrypts,
 in memory. Nothing is asserted: a shared machine would make it flake. Look at CPU time first, it is the steadier one.
+
+Rates are asserted, in windows of 10 s as a proxy between the two ends sees them.
 """
 
+import contextlib
 import os
 import resource
 import socket
@@ -24,11 +27,12 @@ from ssfs.net.dial import SshTarget, TlsTarget, open_session
 from ssfs.net.link import LinkOptions, pump
 from ssfs.net.tls import TlsStream, client_context, server_context
 from ssfs.net.wire import engine_socketpair, tune_tcp
-from ssfs.protocol.messages import Checkpoint, FileEnd, FileRaw
+from ssfs.protocol.messages import Checkpoint, FileEnd, FileRaw, SignaturePart
 from ssfs.protocol.states import Role
 from tests.fakes.certificates import Authority
+from tests.fakes.delay_proxy import DelayProxy, Direction
 from tests.fakes.peers import SAMPLES
-from tests.net.servers import go_to, take_a_file
+from tests.net.servers import Server, go_to, take_a_file
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1200)]
 
@@ -170,3 +174,39 @@ def test_throughput(authority: Authority) -> None:
     measured("pumps over TLS, auto, noise", lambda: over_tls(noise, authority, AUTO))
     measured("pumps over TLS, auto, text", lambda: over_tls(text, authority, AUTO))
     measured("pumps over pipes", lambda: over_pipes(noise))
+
+
+@pytest.mark.parametrize("rate", [20_000, 5_000_000])
+@pytest.mark.parametrize("direction", Direction)
+def test_rate_holds_in_every_window(rate: int, direction: Direction, authority: Authority) -> None:
+    options = LinkOptions(compression=OFF, limit_bytes_s=rate)
+    context = server_context(*authority.server(), authority.ca)
+    with Server(context, talk_or_listen) as server, DelayProxy(server.port) as proxy:
+        target = TlsTarget("127.0.0.1", proxy.port, authority.ca, *authority.client())
+        with contextlib.suppress(InterruptedError), open_session(target, options) as session:
+            go_to(session.channel, Role.CLIENT)
+            session.channel.send(FileRaw(direction.name.encode()))
+            ends = time.monotonic() + 25
+            while time.monotonic() < ends:
+                if direction is Direction.UP:
+                    session.channel.send(FileRaw(os.urandom(rate // 20)))
+                else:
+                    session.channel.receive()
+            raise InterruptedError
+        rates = proxy.window_rates(direction, 10)
+    print(
+        f"\n{direction.name} {rate}: {min(rates) / rate:.3f} to {max(rates) / rate:.3f} of the rate"
+    )
+    assert min(rates) > 0.95 * rate
+    assert max(rates) < 1.05 * rate
+
+
+def talk_or_listen(channel: Channel) -> None:
+    """As the client says."""
+    go_to(channel, Role.SERVER)
+    messages = channel.messages()
+    if bytes(next(messages).content) == b"DOWN":
+        while True:
+            channel.send(SignaturePart(7, last=False, content=os.urandom(100_000)))
+    for _ in messages:
+        pass

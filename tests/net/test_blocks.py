@@ -158,22 +158,30 @@ def test_what_is_no_block_is_an_error(said: bytes, reason: str):
         read(BlockReader(), *(said[at : at + 1] for at in range(len(said))))
 
 
+def open_frame():
+    """A frame with as large a window as is allowed."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        3, window_log=20, write_content_size=False
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+
+
 @pytest.mark.parametrize("size", [MAX_CONTENT_BYTES + 1, 64 << 20])
 def test_bomb_is_noticed_before_it_is_big(size: int):
-    frame = zstandard.ZstdCompressor(level=3, write_content_size=False).compressobj()
+    frame = open_frame()
     bomb = b"".join(frame.compress(bytes(1 << 20)) for _ in range(size >> 20))
     bomb += frame.compress(bytes(size & 0xFFFFF)) + frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
     assert len(bomb) < 100_000
     reader = BlockReader()
-    with pytest.raises(RemoteProtocolError, match=r"expands too far|too much memory"):
+    with pytest.raises(RemoteProtocolError, match="expands too far"):
         read(reader, HELLO, compressed(bomb))
 
 
 def test_bomb_in_parts_is_noticed_too():
-    frame = zstandard.ZstdCompressor(level=3, write_content_size=False).compressobj()
+    frame = open_frame()
     bomb = frame.compress(bytes(MAX_CONTENT_BYTES)) + frame.compress(b"x")
     bomb += frame.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
-    with pytest.raises(RemoteProtocolError, match=r"expands too far|too much memory"):
+    with pytest.raises(RemoteProtocolError, match="expands too far"):
         read(BlockReader(), HELLO, *(compressed(bomb)[at : at + 1] for at in range(len(bomb) + 5)))
 
 

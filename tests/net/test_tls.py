@@ -291,11 +291,16 @@ async def test_key_updates_while_bytes_go_both_ways(server, ours):
     await listener.aclose()
 
 
-async def test_peer_certificates(client, server, ours):
-    a, b = await joined(TlsStream, TlsStream, (client, server))
-    for stream, (_, path) in ((a, ours.server()), (b, ours.client())):
-        shown = ssl.DER_cert_to_PEM_cert(stream.peer_certificate())
-        assert len(shown) == len(path.read_text())
+async def test_peer_certificates(server, ours):
+    key, certificate = ours.client("nas7")
+    own_key, own_certificate = ours.server()
+    contexts = (
+        client_context(ours.ca, key, certificate),
+        server_context(own_key, own_certificate, ours.ca),
+    )
+    a, b = await joined(TlsStream, TlsStream, contexts)
+    for stream, path in ((a, own_certificate), (b, certificate)):
+        assert stream.peer_certificate() == ssl.PEM_cert_to_DER_cert(path.read_text())
     await close_both(a, b)
     a, b = await joined(TlsStream, TlsStream, (client_context(ours.ca), server))
     assert b.peer_certificate() is None
@@ -382,6 +387,36 @@ async def test_peer_that_speaks_something_else(client):
         await stream.handshake()
     await right.send_eof()
     await stream.aclose()
+
+
+def old_hello() -> bytes:
+    """The first words of a client that speaks TLS 1.2 at most."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    said = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), said, server_hostname=SERVER_NAME).do_handshake()
+    return said.read()
+
+
+async def test_peer_of_a_failed_handshake_can_read_why(server):
+    """All that it sent meanwhile is read, else the kernel would answer with a reset."""
+    connected, accepted = await tcp_pair()
+    stream = TlsStream(accepted, server, server_side=True)
+    heard = bytearray()
+
+    async def talk() -> None:
+        await connected.send_all(old_hello() + bytes(1_000_000))
+        while piece := await connected.receive_some():
+            heard.extend(piece)
+        await connected.aclose()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk)
+        with pytest.raises(ConnectionLost):
+            await stream.handshake()
+        await stream.aclose()
+    assert heard[0] == 21  # an alert
 
 
 async def test_peer_that_hangs_up(client):
