@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import socket
 import threading
 from collections.abc import Callable
@@ -44,6 +45,8 @@ from ssfs.store.catalog.writer import CatalogWriter
 from tests.fakes.restores import JOIN_S
 
 Script = Callable[[Channel], None]
+PATIENCE_S = 10
+"""How long a server waits for a client that should have gone, before it fails the test by going itself."""
 LARGE = 200_000
 CONTENT = os.urandom(LARGE)
 
@@ -97,8 +100,8 @@ def _follow(stream: socket.socket, script: Script) -> None:
         channel.send(Hello(1, "test"))
         channel.receive()
         script(channel)
-        while channel.receive() is not None:  # until the client has gone
-            pass
+        while select.select([stream], [], [], PATIENCE_S)[0]:
+            channel.receive()  # until the client has gone
 
 
 def serve(*entries: Entry, answer: Script) -> Script:
