@@ -19,7 +19,7 @@ from tests.system.namespaces import program_directory
 from tests.system.programs import TIMEOUT_S, difference, run
 from tests.system.servers import run_ssfs
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.needs_root]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _FORCED = re.compile(r"^    (restrict,command=.*) ssh-ed25519 AAAA\.\.\.$", re.MULTILINE)
