@@ -201,6 +201,9 @@ def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
     decoder = msgspec.msgpack.Decoder(CatalogBatch)
     while isinstance(message := _hear_any(channel), CatalogRows):
         try:
+            # What a frame says of itself goes before `max_output_size`.
+            if zstandard.frame_content_size(message.compressed) > _MAX_BATCH_BYTES:
+                raise RemoteProtocolError("The server sent catalog rows that expand too far")
             rows = zstandard.ZstdDecompressor().decompress(
                 message.compressed, max_output_size=_MAX_BATCH_BYTES
             )
