@@ -70,8 +70,10 @@ class Comparison:
         self._missing.extend(row.id for row in self._compared.children(PARKED))
         self._now_s = self._clock.now().timestamp()
         self._root()
-        stack = [(os.dup(self._source.fd), b"", self._directory(self._source.fd, ROOT_ID, b""))]
+        below: list[tuple[int, bytes]] = []
+        stack = [(os.dup(self._source.fd), b"", below)]
         try:
+            below.extend(self._directory(self._source.fd, ROOT_ID, b""))
             while stack:
                 fd, path, below = stack[-1]
                 if not below:
