@@ -16,6 +16,7 @@ import os
 import signal
 import ssl
 import threading
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import trio
@@ -82,13 +83,15 @@ class Server:
 
     async def run(self, listeners: list[trio.SocketListener]) -> None:
         """Serve until a signal ends it."""
-        for listener in listeners:
-            _log.info("listening on %s", _address_text(listener.socket.getsockname()))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_clients)
-            nursery.start_soon(self._keep_certificate)
-            nursery.start_soon(trio.serve_listeners, self._connection, listeners)
-            await self._hear_signals()
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+                # Not earlier: who reads this line may send a signal at once.
+                for listener in listeners:
+                    _log.info("listening on %s", _address_text(listener.socket.getsockname()))
+                nursery.start_soon(self._watch_clients)
+                nursery.start_soon(self._keep_certificate)
+                nursery.start_soon(trio.serve_listeners, self._connection, listeners)
+                await self._hear_signals(signals)
             count = len(self._sessions)
             _log.info("going down, %d sessions are broken off", count)
             # A thread may be in the middle of a long system call, which nothing can interrupt.
@@ -98,12 +101,11 @@ class Server:
             nursery.cancel_scope.cancel()
         _log.info("ended")
 
-    async def _hear_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    return
-                await self._reload()
+    async def _hear_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            if number != signal.SIGHUP:
+                return
+            await self._reload()
 
     async def _reload(self) -> None:
         try:

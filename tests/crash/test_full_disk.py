@@ -48,10 +48,10 @@ def _delete(rig: Rig, version: Version) -> None:
 
 def _fill(rig: Rig) -> None:
     """Leave not one block and not one inode in the disk that holds the store."""
-    with contextlib.suppress(OSError):
-        for number in range(100_000):
-            (rig.store.parent / f"filler-{number}").write_bytes(b"x")
     with (rig.store.parent / "filler").open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            for number in range(100_000):
+                (rig.store.parent / f"filler-{number}").write_bytes(b"x")
         for size in (1 << 16, 1 << 12, 1):
             with contextlib.suppress(OSError):
                 while True:
