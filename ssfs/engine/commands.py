@@ -6,18 +6,17 @@ worker threads of a server beside others: it prints nothing, and changes nothing
 whoever has the store's files: that process becomes the store's owner before it changes anything).
 """
 
-import contextlib
 from typing import TypeVar, assert_never
 
 from ssfs.clock import Clock
 from ssfs.engine.administration import delete_versions, expire_versions, set_pin, set_point
 from ssfs.engine.listing import list_points, list_versions
-from ssfs.engine.refusal import raise_refused, to_refusal
+from ssfs.engine.refusal import raise_last_word, raise_refused, to_refusal
 from ssfs.errors import ConnectionLost, RemoteProtocolError, SsfsError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import AnswerEnd, AnswerPart, Ask, Message, Refused
+from ssfs.protocol.messages import AnswerEnd, AnswerPart, Ask, Refused
 from ssfs.protocol.requests import (
     MAX_ANSWER_BYTES,
     Answer,
@@ -84,7 +83,7 @@ def ask(channel: Channel, request: Request[A]) -> A:
     try:
         channel.send(message)
     except ConnectionLost:
-        _raise_last_word(channel)
+        raise_last_word(channel)
         raise
     content = bytearray()
     while True:
@@ -99,16 +98,6 @@ def ask(channel: Channel, request: Request[A]) -> A:
                 raise_refused(refused)
             case other:
                 raise RemoteProtocolError(f"The server sent {type(other).__name__} for an answer")
-
-
-def _raise_last_word(channel: Channel) -> None:
-    """Raise the refusal that a server left before it went, if there is one."""
-    last: Message | None = None
-    with contextlib.suppress(ConnectionLost, RemoteProtocolError):
-        while not isinstance(last, Refused):
-            last = channel.receive()
-    if isinstance(last, Refused):
-        raise_refused(last)
 
 
 def serve_ask(

@@ -50,12 +50,13 @@ def greet_client(channel: Channel, *, renew: bool = False) -> None:
     hello = channel.receive()
     if not isinstance(hello, Hello):
         raise RemoteProtocolError("The client did not greet")
+    # In any case: by it a client of another version says what is wrong.
+    channel.send(Hello(PROTOCOL_VERSION, __version__, renew=renew))
     if hello.protocol != PROTOCOL_VERSION:
         raise ConfigError(
             f"This server speaks protocol {PROTOCOL_VERSION}, not {hello.protocol}",
             remedy="use the same ssfs at both ends",
         )
-    channel.send(Hello(PROTOCOL_VERSION, __version__, renew=renew))
 
 
 def fetch_authority(channel: Channel) -> bytes:

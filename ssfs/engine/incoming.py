@@ -8,16 +8,11 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import zstandard
-
 from ssfs.delta.signature import signature
+from ssfs.engine.rows import send_rows
 from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.net.channel import Channel
-from ssfs.protocol.codec import encode_control
 from ssfs.protocol.messages import (
-    CatalogBatch,
-    CatalogEnd,
-    CatalogRows,
     Change,
     Changes,
     Checkpoint,
@@ -43,15 +38,12 @@ from ssfs.protocol.messages import (
     Store,
     WantSignature,
 )
-from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.partials import Origin
 from ssfs.store.staging import Staging
 
 if TYPE_CHECKING:
-    from ssfs.model.entry import Entry
     from ssfs.store.incoming import IncomingFile
 
-_ROWS_PER_FRAME = 2000
 _MAX_NEED_IDS = 50_000
 
 
@@ -96,7 +88,8 @@ class Incoming:
                 self._staging.checkpoint()
                 self._channel.send(CheckpointDone(number))
             case FetchCatalog():
-                send_catalog(self._channel, self._staging.catalog)
+                catalog = self._staging.catalog
+                send_rows(self._channel, catalog.principals(), catalog.entries())
             case _:
                 raise RemoteProtocolError(f"The client sent a stray {type(message).__name__}")
 
@@ -165,21 +158,3 @@ class Incoming:
             self._channel.send(Refused(Refusal.CATALOG_DIFFERS, problem, b"", ""))
             raise RemoteProtocolError("The client's catalog is another one")
         return True
-
-
-def send_catalog(channel: Channel, catalog: CatalogReader) -> None:
-    """Send all rows of a catalog, some thousand to a frame."""
-    compressor = zstandard.ZstdCompressor(level=3)
-
-    def send(batch: CatalogBatch) -> None:
-        channel.send(CatalogRows(compressor.compress(encode_control(batch))))
-
-    send(CatalogBatch([], catalog.principals()))
-    rows: list[Entry] = []
-    for entry in catalog.entries():
-        rows.append(entry)
-        if len(rows) == _ROWS_PER_FRAME:
-            send(CatalogBatch(rows, []))
-            rows = []
-    send(CatalogBatch(rows, []))
-    channel.send(CatalogEnd())

@@ -7,7 +7,8 @@ import msgspec
 
 from ssfs.clock import Clock
 from ssfs.engine.expire import clean_up, expire
-from ssfs.engine.incoming import Incoming, send_catalog
+from ssfs.engine.incoming import Incoming
+from ssfs.engine.rows import send_rows
 from ssfs.errors import (
     ConfigError,
     ConnectionLost,
@@ -197,7 +198,7 @@ def _answer_dry_run(channel: Channel, store: OpenStore, request: Open, owner: st
                 return
             if not isinstance(message, FetchCatalog) or catalog is None:
                 raise RemoteProtocolError("A dry run sends no changes")
-            send_catalog(channel, catalog)
+            send_rows(channel, catalog.principals(), catalog.entries())
 
 
 def _record(

@@ -1,5 +1,7 @@
 """Errors over the wire: a server's error as a `Refused` message, and back into an error."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import NoReturn
 
 from ssfs.errors import (
@@ -15,7 +17,8 @@ from ssfs.errors import (
     StoreLocked,
     TrustError,
 )
-from ssfs.protocol.messages import Refusal, Refused
+from ssfs.net.channel import Channel
+from ssfs.protocol.messages import Message, Refusal, Refused
 
 _MAX_TEXT = 10_000
 
@@ -57,3 +60,23 @@ def raise_refused(message: Refused) -> NoReturn:
         raise InternalError(f"{message.problem}: please report this")
     kind = _CLASSES.get(message.code, PeerError)
     raise kind(message.problem, path=message.path or None, remedy=message.remedy)
+
+
+@contextlib.contextmanager
+def hearing_refusals(channel: Channel) -> Iterator[None]:
+    """When the server is gone, raise what it said last: who refuses says why and closes."""
+    try:
+        yield
+    except ConnectionLost:
+        raise_last_word(channel)
+        raise
+
+
+def raise_last_word(channel: Channel) -> None:
+    """Raise the refusal that a server left before it went, if there is one."""
+    last: Message | None = None
+    with contextlib.suppress(PeerError):
+        while not isinstance(last, Refused):
+            last = channel.receive()
+    if isinstance(last, Refused):
+        raise_refused(last)

@@ -1,26 +1,23 @@
 """The client's side of a sync. Read `send_version` beside SYNC.md: the steps S2..S9 are its."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import TypeVar
 
 import msgspec
-import zstandard
 
 from ssfs.clock import Clock
 from ssfs.engine.cache import TaskCache, open_cache
 from ssfs.engine.comparison import Comparison
 from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import Outgoing
-from ssfs.engine.refusal import raise_refused
-from ssfs.errors import ConnectionLost, PeerError, RemoteProtocolError
+from ssfs.engine.refusal import hearing_refusals, raise_refused
+from ssfs.engine.rows import received_rows
+from ssfs.errors import PeerError, RemoteProtocolError
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
-    CatalogBatch,
-    CatalogRows,
     CheckpointDone,
     Committed,
     Expired,
@@ -44,7 +41,6 @@ _MAX_NEEDS = 5
 """How often a server may ask for all content again before something is badly wrong."""
 _IDS_PER_NEED = 50_000
 """A server that lacks more asks several times."""
-_MAX_BATCH_BYTES = 64 << 20
 
 
 class SyncRequest(msgspec.Struct, frozen=True):
@@ -105,7 +101,7 @@ def send_version(
     """
     started = clock.monotonic_s()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_hearing_refusals(channel))
+        stack.enter_context(hearing_refusals(channel))
         source = stack.enter_context(contextlib.closing(Source(request.source, request.skip)))
         opened = _open_task(channel, request, monitor)  # S2
         cache = stack.enter_context(open_cache(cache_root, opened.task_id))
@@ -143,21 +139,6 @@ def send_version(
     )
 
 
-@contextlib.contextmanager
-def _hearing_refusals(channel: Channel) -> Iterator[None]:
-    """When the server is gone, say what it said last: who refuses says why and closes."""
-    try:
-        yield
-    except ConnectionLost:
-        last: Message | None = None
-        with contextlib.suppress(PeerError):
-            while not isinstance(last, Refused):
-                last = channel.receive()
-        if isinstance(last, Refused):
-            raise_refused(last)
-        raise
-
-
 def _open_task(channel: Channel, request: SyncRequest, monitor: Monitor) -> Opened:
     """Ask for the task, and wait in the queue if that is where we are put."""
     channel.send(
@@ -188,29 +169,14 @@ def _compared_catalog(channel: Channel, cache: TaskCache, opened: Opened) -> Cat
     try:
         if opened.catalog_digest != bytes(len(opened.catalog_digest)):
             channel.send(FetchCatalog())
-            _receive_rows(channel, fetched)
+            for batch in received_rows(lambda: _hear_any(channel)):
+                fetched.load(batch.entries, batch.principals)
             if fetched.logical_digest() != opened.catalog_digest:
                 raise RemoteProtocolError("The server sent another catalog than it announced")
         fetched.create_search_indexes()
         return cache.finish_fetched(fetched, opened.catalog_digest)
     finally:
         fetched.close()
-
-
-def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
-    decoder = msgspec.msgpack.Decoder(CatalogBatch)
-    while isinstance(message := _hear_any(channel), CatalogRows):
-        try:
-            # What a frame says of itself goes before `max_output_size`.
-            if zstandard.frame_content_size(message.compressed) > _MAX_BATCH_BYTES:
-                raise RemoteProtocolError("The server sent catalog rows that expand too far")
-            rows = zstandard.ZstdDecompressor().decompress(
-                message.compressed, max_output_size=_MAX_BATCH_BYTES
-            )
-            batch = decoder.decode(rows)
-        except (zstandard.ZstdError, msgspec.DecodeError) as error:
-            raise RemoteProtocolError("The server sent damaged catalog rows") from error
-        catalog.load(batch.entries, batch.principals)
 
 
 def _finish(

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ssfs.clock import SystemClock
-from ssfs.engine.restore import answers, contents, requests, rows, window
+from ssfs.engine import rows
+from ssfs.engine.restore import answers, contents, requests, window
 from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError, CorruptStore, TrustError

@@ -18,7 +18,16 @@ from ssfs.model.policy import Policy
 from ssfs.net.channel import Channel
 from ssfs.pki.certificate import make_key, make_request
 from ssfs.protocol import states
-from ssfs.protocol.messages import Hello, Leave, Open, Opened, Queued, Refusal, Refused
+from ssfs.protocol.messages import (
+    PROTOCOL_VERSION,
+    Hello,
+    Leave,
+    Open,
+    Opened,
+    Queued,
+    Refusal,
+    Refused,
+)
 from ssfs.protocol.requests import ListPoints
 from ssfs.store.clients import Registry
 from ssfs.store.slots import SlotRequest
@@ -89,7 +98,9 @@ def test_a_client_that_goes_without_a_word_was_cut_off(served):
 def test_a_client_of_another_protocol_is_told_so(served):
     with served.session(Visitor(NAS1), greets=False) as channel:
         channel.send(HELLO_FROM_THE_FUTURE)
-        refused = channel.receive()
+        hello, refused = channel.receive(), channel.receive()
+        assert isinstance(hello, Hello)
+        assert hello.protocol == PROTOCOL_VERSION, "by which a client says what is wrong"
         assert isinstance(refused, Refused)
         assert "speaks protocol" in refused.problem
     assert served.outcome.startswith("refused (")

@@ -229,6 +229,30 @@ def test_lost_cache_costs_one_catalog_and_nothing_else(source, backup, monkeypat
     check(backup, source)
 
 
+def test_lost_cache_costs_a_dry_run_one_catalog(source, backup, monkeypatch, tmp_path):
+    settle(monkeypatch)
+    (source / "file").write_bytes(b"one")
+    backup.sync(source)
+    (source / "file").write_bytes(b"another")
+    monkeypatch.setenv("SSFS_CACHE_DIR", str(tmp_path / "elsewhere"))
+    counts = backup.sync(source, dry_run=True).counts
+    assert (counts.entries, counts.changed, counts.new) == (2, 1, 0)
+
+
+def test_catalog_of_long_links_travels_in_frames_that_are_not_too_long(
+    source, backup, monkeypatch, tmp_path
+):
+    rng = random.Random(3)
+    for number in range(2500):
+        (source / f"{number}").symlink_to(rng.randbytes(2000).hex())
+    backup.sync(source)
+    monkeypatch.setenv("SSFS_CACHE_DIR", str(tmp_path / "elsewhere"))
+    result = backup.sync(source)
+    assert (result.counts.new, result.counts.changed) == (0, 0)
+    assert result.counts.bytes_received > 5_000_000, "most of what is random"
+    check(backup, source)
+
+
 def test_cache_of_another_boot_is_not_trusted(source, backup, monkeypatch, tmp_path):
     (source / "a").write_bytes(b"a")
     backup.sync(source)

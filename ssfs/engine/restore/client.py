@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ssfs.clock import Clock
-from ssfs.engine.refusal import raise_refused
+from ssfs.engine.refusal import hearing_refusals, raise_refused
+from ssfs.engine.restore.order import DepthFirst
 from ssfs.engine.restore.restorer import RestoreResult, restore_into
-from ssfs.engine.restore.rows import receive_rows
 from ssfs.engine.restore.wanted import find_wanted
 from ssfs.engine.restore.window import ChannelContents
+from ssfs.engine.rows import received_rows
 from ssfs.errors import (
     ConfigError,
-    ConnectionLost,
-    PeerError,
     RemoteProtocolError,
     StoreError,
     StoreFull,
@@ -54,7 +53,7 @@ def fetch_version(
     started_s = clock.monotonic_s()
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_hearing_refusals(channel))
+        stack.enter_context(hearing_refusals(channel))
         channel.send(request)
         fetched = _hear(channel)
         if not isinstance(fetched, Fetched):
@@ -82,7 +81,7 @@ def _fetched_catalog(hear: Callable[[], Message]) -> Iterator[CatalogReader]:
         path = os.path.join(os.fsencode(directory), b"catalog.db")
         try:
             with CatalogWriter.open_writer(path, durable=False) as writer:
-                receive_rows(hear, writer)
+                _receive_rows(hear, writer)
                 writer.checkpoint()
         except StoreError as error:
             if error.path != path:
@@ -90,6 +89,17 @@ def _fetched_catalog(hear: Callable[[], Message]) -> Iterator[CatalogReader]:
             is_full = isinstance(error, StoreFull)
             raise _no_room(directory, "no space left" if is_full else error.problem) from error
         yield stack.enter_context(CatalogReader.open(path))
+
+
+def _receive_rows(hear: Callable[[], Message], catalog: CatalogWriter) -> None:
+    """Put the rows that come into an empty catalog, until the end of them."""
+    order = DepthFirst()
+    for batch in received_rows(hear):
+        for entry in batch.entries:
+            order.check(entry)
+        catalog.load(batch.entries, batch.principals)
+    if order.is_empty:
+        raise RemoteProtocolError("The server sent no row")
 
 
 def _no_room(directory: str, reason: str) -> ConfigError:
@@ -106,18 +116,3 @@ def _hear(channel: Channel) -> Message:
     if isinstance(message, Refused):
         raise_refused(message)
     return message
-
-
-@contextlib.contextmanager
-def _hearing_refusals(channel: Channel) -> Iterator[None]:
-    """When the server is gone, say what it said last: who refuses says why and closes."""
-    try:
-        yield
-    except ConnectionLost:
-        last: Message | None = None
-        with contextlib.suppress(PeerError):
-            while not isinstance(last, Refused):
-                last = channel.receive()
-        if isinstance(last, Refused):
-            raise_refused(last)
-        raise

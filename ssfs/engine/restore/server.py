@@ -6,8 +6,8 @@ import os
 import msgspec
 
 from ssfs.engine.restore.answers import Answers
-from ssfs.engine.restore.rows import send_rows
 from ssfs.engine.restore.wanted import find_wanted, wanted_rows
+from ssfs.engine.rows import send_rows
 from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError, CorruptStore, TrustError
 from ssfs.fsio.disk import open_directory, store_errors

@@ -1,18 +1,16 @@
 """Rows of a catalog over a channel, in frames that neither end can be hurt by.
 
 The sender closes a frame by count and by size, since names and link targets are a client's choice. The receiver
-believes nothing: what a frame unpacks to is bounded before it is unpacked, and rows must come depth first, so
-that each one's directory is among those seen last; a row without a directory or a directory inside itself
-cannot be said that way.
+believes nothing: what a frame unpacks to is bounded before it is unpacked.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import zstandard
 
 from ssfs.errors import CorruptStore, RemoteProtocolError
-from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.model.entry import Entry, Principal
 from ssfs.net.channel import Channel
 from ssfs.protocol.codec import encode_control
 from ssfs.protocol.messages import (
@@ -22,7 +20,6 @@ from ssfs.protocol.messages import (
     CatalogRows,
     Message,
 )
-from ssfs.store.catalog.writer import CatalogWriter
 
 _ROWS_PER_FRAME = 2000
 _FRAME_BYTES = 512 << 10
@@ -78,58 +75,27 @@ class _RowSender:
         self._entries, self._principals, self._size = [], [], 0
 
 
-def receive_rows(hear: Callable[[], Message], catalog: CatalogWriter) -> None:
-    """Put the rows that come into an empty catalog, until the end of them.
+def received_rows(hear: Callable[[], Message]) -> Iterator[CatalogBatch]:
+    """The rows that come, frame by frame, until the end of them.
 
     Args:
         hear: The next message; raises what the server refuses with.
-        catalog: Gets them.
 
     Raises:
-        RemoteProtocolError: They are none of one version, or do not come depth first.
+        RemoteProtocolError: Something else comes, or a frame that is damaged or expands too far.
     """
-    order = _DepthFirst()
     while isinstance(message := hear(), CatalogRows):
-        batch = decode_rows(message)
-        for entry in batch.entries:
-            order.check(entry)
-        catalog.load(batch.entries, batch.principals)
+        yield _decode_rows(message)
     if not isinstance(message, CatalogEnd):
         raise RemoteProtocolError(f"The server sent {type(message).__name__} among catalog rows")
-    if order.is_empty:
-        raise RemoteProtocolError("The server sent no row")
 
 
-def decode_rows(message: CatalogRows, limit: int = _MAX_BATCH_BYTES) -> CatalogBatch:
-    """The rows in a frame.
-
-    Raises:
-        RemoteProtocolError: There are none, or they unpack to more than `limit` bytes.
-    """
+def _decode_rows(message: CatalogRows) -> CatalogBatch:
     try:
         # zstandard's own limit is for frames that do not say their size: one that does is believed.
         size = zstandard.frame_content_size(message.compressed)
-        if not 0 <= size <= limit:
+        if not 0 <= size <= _MAX_BATCH_BYTES:
             raise RemoteProtocolError(f"The server sent catalog rows that unpack to {size} bytes")
         return _decoder.decode(zstandard.ZstdDecompressor().decompress(message.compressed))
     except (zstandard.ZstdError, msgspec.DecodeError) as error:
         raise RemoteProtocolError("The server sent damaged catalog rows") from error
-
-
-class _DepthFirst:
-    """The order of rows: each is in the directory before it, or in one of those above that."""
-
-    def __init__(self) -> None:
-        self._above: list[int] = []
-        self.is_empty = True
-
-    def check(self, entry: Entry) -> None:
-        if self.is_empty != (entry.id == ROOT_ID):
-            raise RemoteProtocolError("The first row must be the root's, and no other")
-        while not self.is_empty and (not self._above or self._above[-1] != entry.parent):
-            if not self._above:
-                raise RemoteProtocolError(f"Entry {entry.id} does not follow its directory")
-            self._above.pop()
-        self.is_empty = False
-        if entry.kind == Kind.DIRECTORY:
-            self._above.append(entry.id)
