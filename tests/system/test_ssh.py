@@ -19,7 +19,7 @@ from tests.system.namespaces import program_directory
 from tests.system.programs import TIMEOUT_S, difference, run
 from tests.system.servers import run_ssfs
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.needs_root]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _FORCED = re.compile(r"^    (restrict,command=.*) ssh-ed25519 AAAA\.\.\.$", re.MULTILINE)
@@ -51,7 +51,7 @@ IdentityFile {here}/anybody
 Host bound
 IdentityFile {here}/nas1
 """
-_MADE_BY_SSHD = "/run/sshd"
+_NEEDED_BY_SSHD = "/run/sshd"
 
 
 class SshServer:
@@ -125,11 +125,9 @@ class SshServer:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[SshServer]:
-    is_new = not os.path.isdir(_MADE_BY_SSHD)
     with contextlib.ExitStack() as stack:
-        if is_new:
-            os.mkdir(_MADE_BY_SSHD, 0o755)
-            stack.callback(os.rmdir, _MADE_BY_SSHD)
+        # It stays, as the one that the system's own sshd makes when it starts: another test may need it.
+        os.makedirs(_NEEDED_BY_SSHD, 0o755, exist_ok=True)
         run_ssfs("init", tmp_path / "store", "--timezone", "UTC", "--keep-last", "9")
         ssh_server = SshServer(tmp_path / "ssh", tmp_path / "store")
         stack.callback(ssh_server.close)

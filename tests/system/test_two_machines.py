@@ -20,7 +20,7 @@ from tests.system.namespaces import Capture, Host, streams, two_hosts
 from tests.system.programs import TIMEOUT_S, difference, run
 from tests.system.servers import Machine, served
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.needs_root]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
 
 _README = Path(__file__).resolve().parent.parent.parent / "README.md"
 _COMMAND = re.compile(r"    (nas\d)# (.+?)(?:   .*)?")
