@@ -11,6 +11,8 @@ MAX_CONCURRENT = 1000
 """No sync point takes more backups at once."""
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+# An end that lives shows it every 15 s (`LinkOptions.keep_alive_s`); one lost packet must not end it.
+Idle = Annotated[int, msgspec.Meta(ge=30, le=1_000_000)]
 Concurrency = Annotated[int, msgspec.Meta(ge=1, le=MAX_CONCURRENT)]
 Bytes = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Percent = Annotated[int, msgspec.Meta(ge=0, le=50)]
@@ -41,7 +43,7 @@ class ServerSettings(msgspec.Struct, frozen=True, omit_defaults=True):
     max_sessions: Count = 256
     max_half_open: Count = 64
     handshake_s: Count = 10
-    idle_s: Count = 60
+    idle_s: Idle = 60
 
 
 class Reserve(msgspec.Struct, frozen=True, omit_defaults=True):

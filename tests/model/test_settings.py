@@ -39,9 +39,9 @@ def test_files_from_before_have_the_defaults_and_are_written_as_they_were():
 
 
 def test_what_is_set_is_kept():
-    text = f"{STORE}[server]\nidle_s = 5\n[reserve]\nspace_percent = 0\n"
+    text = f"{STORE}[server]\nidle_s = 30\n[reserve]\nspace_percent = 0\n"
     store = parse_text(text.encode(), StoreSettings, b"store.toml")
-    assert (store.server.idle_s, store.server.max_sessions) == (5, 256)
+    assert (store.server.idle_s, store.server.max_sessions) == (30, 256)
     assert (store.reserve.space_percent, store.reserve.inodes_percent) == (0, 2)
     assert parse_text(encode_text(store), StoreSettings, b"store.toml") == store
     limits = f"{POINT}\n[limits]\nmax_concurrent = 2\nquota_bytes = 500000000000\n"
@@ -71,7 +71,7 @@ def test_nonsense_in_a_sync_points_limits_is_said(lines: str):
         "[server]\nmax_sessions = 0",
         "[server]\nmax_half_open = -1",
         "[server]\nhandshake_s = 0.5",
-        "[server]\nidle_s = 0",
+        "[server]\nidle_s = 29",
         "[reserve]\nspace_percent = 51",
         "[reserve]\nspace_most_bytes = -1",
         "[reserve]\ninodes_percent = true",
