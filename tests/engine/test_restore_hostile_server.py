@@ -151,6 +151,10 @@ DIRECTORY = entry(5, 1, b"dir", Kind.DIRECTORY)
         (ROOT, FILE._replace(mode=0o10000)),
         (ROOT, FILE._replace(size=-1)),
         (ROOT, FILE._replace(mtime_ns=10**9)),
+        (ROOT, FILE._replace(uid=-1)),
+        (ROOT, FILE._replace(uid=2**32 - 1)),
+        (ROOT, FILE._replace(gid=2**40)),
+        (ROOT, FILE._replace(kind=Kind.BLOCK_DEVICE, size=0, digest=b"", rdev=-1)),
         (ROOT, FILE._replace(uid=1 << 63)),
         (ROOT, entry(2, 1, b"link", Kind.SYMLINK, target=b"a\0b")),
         # Two of one id, two of one name.

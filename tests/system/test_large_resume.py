@@ -17,7 +17,7 @@ _NEEDED_BYTES = 10 * GB
 _MOST_AGAIN_BYTES = 64 * 10**6
 _HANG_S = 900
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(3 * _HANG_S)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * _HANG_S)]
 
 
 @pytest.fixture

@@ -44,6 +44,8 @@ _MOST_USED_UP = 1_000_000
 """No honest client makes and removes so many entries in one session."""
 _KINDS = frozenset(Kind)
 _MAX_MODE = 0o7777
+_MAX_OWNER = (1 << 32) - 2
+"""The next number is how chown is told to leave an owner as it is."""
 _NS = 10**9
 _COUNTER_OF_KIND = {
     Kind.FILE: "files",
@@ -373,6 +375,9 @@ def _check_values(entry: Entry) -> None:
         0 <= entry.mode <= _MAX_MODE
         and 0 <= entry.mtime_ns < _NS
         and 0 <= entry.ctime_ns < _NS
+        and 0 <= entry.uid <= _MAX_OWNER
+        and 0 <= entry.gid <= _MAX_OWNER
+        and entry.rdev >= 0
         and entry.size >= 0
     )
     if not is_in_range or b"\0" in entry.target:

@@ -220,7 +220,7 @@ def test_values_at_the_edge_come_back_as_they_were(catalog, path):
         size=1 << 62,
         ino=-(1 << 63),
         dev=(1 << 63) - 1,
-        uid=(1 << 32) - 1,
+        uid=(1 << 32) - 2,
         flags=int(Flag.STALE | Flag.RACY),
     )
     catalog.put(edge)
