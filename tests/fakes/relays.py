@@ -26,11 +26,23 @@ class Relay:
     def join(self) -> tuple[socket.socket, socket.socket]:
         first, here = socket.socketpair()
         there, second = socket.socketpair()
+        ended: list[int] = []
         for number, (source, sink) in enumerate(((here, there), (there, here))):
-            thread = threading.Thread(target=self._carry, args=(number, source, sink), daemon=True)
+            thread = threading.Thread(
+                target=self._carry_to_end, args=(number, source, sink, ended), daemon=True
+            )
             thread.start()
             self._threads.append(thread)
         return first, second
+
+    def _carry_to_end(
+        self, number: int, source: socket.socket, sink: socket.socket, ended: list[int]
+    ) -> None:
+        self._carry(number, source, sink)
+        ended.append(number)
+        if len(ended) == 2:
+            source.close()
+            sink.close()
 
     def _carry(self, number: int, source: socket.socket, sink: socket.socket) -> None:
         under_way: collections.deque[tuple[float, bytes]] = collections.deque()
