@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.fsio.disk import open_fd
 from ssfs.store.store import Task
 from ssfs.store.version import Version
 from tests.mount.mounts import end, errno_of, mounted, start, wait_until
@@ -196,6 +197,11 @@ def test_end_of_a_mount_lets_its_versions_go(task, sync, mountpoint):
     assert collect(task) == 1
 
 
+def read_at(name: str, directory: int) -> bytes:
+    with open_fd(os.fsencode(name), os.O_RDONLY, dir_fd=directory) as fd:
+        return os.read(fd, 100)
+
+
 def test_readers_of_a_changing_store_always_read_right(mount, sync, task):
     """Twenty syncs with expiry under readers that hold on to what they opened."""
     for number in range(20):
@@ -211,10 +217,7 @@ def test_readers_of_a_changing_store_always_read_right(mount, sync, task):
                 continue
             directory = os.open(mount / name, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                found = {
-                    os.read(os.open(file, os.O_RDONLY, dir_fd=directory), 100)
-                    for file in os.listdir(directory)
-                }
+                found = {read_at(file, directory) for file in os.listdir(directory)}
             finally:
                 os.close(directory)
             assert len(found) == 1, "one version, whichever"

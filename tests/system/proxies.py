@@ -111,8 +111,8 @@ class Proxy:
         due = [lane for lane in lanes if lane.is_due(now)]
         waits = [lane.next_due - now for lane in lanes if lane.held and lane.next_due > now]
         wait_s = min([_QUIET_S, *waits])
-        readable, writable, _ = select.select(
-            [lane.source for lane in lanes if lane.is_open], [lane.sink for lane in due], [], wait_s
+        readable, writable = _wait(
+            [lane.source for lane in lanes if lane.is_open], [lane.sink for lane in due], wait_s
         )
         for direction, lane in enumerate(lanes):
             if lane.source in readable:
@@ -133,6 +133,24 @@ class Proxy:
         if content:
             counted = self.passed[direction]
             counted.append((now, (counted[-1][1] if counted else 0) + len(content)))
+
+
+def _wait(
+    sources: list[socket.socket], sinks: list[socket.socket], wait_s: float
+) -> tuple[list[socket.socket], list[socket.socket]]:
+    """What `select.select` says, which cannot be asked about descriptors above 1023."""
+    wanted = dict.fromkeys(sources, select.POLLIN)
+    for sink in sinks:
+        wanted[sink] = wanted.get(sink, 0) | select.POLLOUT
+    poll = select.poll()
+    for end, events in wanted.items():
+        poll.register(end, events)
+    ready = dict(poll.poll(wait_s * 1000))
+    gone = select.POLLHUP | select.POLLERR
+    return (
+        [end for end in sources if ready.get(end.fileno(), 0) & (select.POLLIN | gone)],
+        [end for end in sinks if ready.get(end.fileno(), 0) & (select.POLLOUT | gone)],
+    )
 
 
 class _Lane:
