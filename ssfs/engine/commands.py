@@ -11,8 +11,8 @@ from typing import TypeVar, assert_never
 from ssfs.clock import Clock
 from ssfs.engine.administration import delete_versions, expire_versions, set_pin, set_point
 from ssfs.engine.listing import list_points, list_versions
-from ssfs.engine.refusal import raise_last_word, raise_refused, to_refusal
-from ssfs.errors import ConnectionLost, RemoteProtocolError, SsfsError
+from ssfs.engine.refusal import hearing_refusals, raise_refused, to_refusal
+from ssfs.errors import RemoteProtocolError, SsfsError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
@@ -80,11 +80,8 @@ def ask(channel: Channel, request: Request[A]) -> A:
         RemoteProtocolError: It broke the rules.
     """
     message = Ask(encode_request(request))
-    try:
+    with hearing_refusals(channel):
         channel.send(message)
-    except ConnectionLost:
-        raise_last_word(channel)
-        raise
     content = bytearray()
     while True:
         match channel.receive():

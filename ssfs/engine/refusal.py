@@ -68,15 +68,18 @@ def hearing_refusals(channel: Channel) -> Iterator[None]:
     try:
         yield
     except ConnectionLost:
-        raise_last_word(channel)
+        last: Message | None = None
+        with contextlib.suppress(PeerError):
+            while not isinstance(last, Refused):
+                last = channel.receive()
+        if isinstance(last, Refused):
+            raise_refused(last)
         raise
 
 
-def raise_last_word(channel: Channel) -> None:
-    """Raise the refusal that a server left before it went, if there is one."""
-    last: Message | None = None
-    with contextlib.suppress(PeerError):
-        while not isinstance(last, Refused):
-            last = channel.receive()
-    if isinstance(last, Refused):
-        raise_refused(last)
+def hear(channel: Channel) -> Message:
+    """The next message of a server; a refusal is raised."""
+    message = channel.receive()
+    if isinstance(message, Refused):
+        raise_refused(message)
+    return message

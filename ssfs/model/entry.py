@@ -103,6 +103,8 @@ class Principal(NamedTuple):
 
 USER = 0
 GROUP = 1
+MAX_OWNER = (1 << 32) - 2
+"""Of a user or a group; the next number is how chown is told to leave an owner as it is."""
 
 _FORMAT_OF_KIND = {
     Kind.FILE: stat.S_IFREG,

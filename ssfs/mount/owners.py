@@ -12,10 +12,9 @@ import grp
 import pwd
 from collections.abc import Callable
 
-from ssfs.model.entry import USER
+from ssfs.model.entry import MAX_OWNER, USER
 
 NOBODY = 65534
-_MAX_NUMBER = (1 << 32) - 2
 _REMEMBERED = 10_000
 
 
@@ -34,7 +33,7 @@ class Owners:
             number: What the source's file system said.
             name: What the source's machine called that number; "" if it had no name.
         """
-        if not 0 <= number <= _MAX_NUMBER:
+        if not 0 <= number <= MAX_OWNER:
             return NOBODY
         if self._numeric_ids:
             return number

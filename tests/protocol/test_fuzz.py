@@ -24,7 +24,7 @@ from tests.fakes.scripts import HEADER, ScriptedChannel, crumbs, pieces, spoil
 from tests.fakes.trees import verify_version
 from tests.fakes.watching import watched
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 CHUNKS = 14
 SESSIONS = 500

@@ -16,7 +16,7 @@ from tests.fakes.scenarios import Scenarios
 from tests.fakes.scripts import ScriptedChannel, crumbs, pieces, spoil
 from tests.fakes.watching import watched
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 CHUNKS = 8
 SESSIONS = 375

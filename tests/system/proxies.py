@@ -8,7 +8,7 @@ import bisect
 import collections
 import contextlib
 import os
-import select
+import selectors
 import socket
 import threading
 import time
@@ -139,17 +139,16 @@ def _wait(
     sources: list[socket.socket], sinks: list[socket.socket], wait_s: float
 ) -> tuple[list[socket.socket], list[socket.socket]]:
     """What `select.select` says, which cannot be asked about descriptors above 1023."""
-    wanted = dict.fromkeys(sources, select.POLLIN)
+    wanted = dict.fromkeys(sources, selectors.EVENT_READ)
     for sink in sinks:
-        wanted[sink] = wanted.get(sink, 0) | select.POLLOUT
-    poll = select.poll()
-    for end, events in wanted.items():
-        poll.register(end, events)
-    ready = dict(poll.poll(wait_s * 1000))
-    gone = select.POLLHUP | select.POLLERR
+        wanted[sink] = wanted.get(sink, 0) | selectors.EVENT_WRITE
+    with selectors.PollSelector() as selector:
+        for end, events in wanted.items():
+            selector.register(end, events)
+        ready = {key.fileobj: events for key, events in selector.select(wait_s)}
     return (
-        [end for end in sources if ready.get(end.fileno(), 0) & (select.POLLIN | gone)],
-        [end for end in sinks if ready.get(end.fileno(), 0) & (select.POLLOUT | gone)],
+        [end for end in sources if ready.get(end, 0) & selectors.EVENT_READ],
+        [end for end in sinks if ready.get(end, 0) & selectors.EVENT_WRITE],
     )
 
 

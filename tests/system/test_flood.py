@@ -14,7 +14,7 @@ from tests.fakes.arenas import changed_paths, image_of, memory_directory
 from tests.system.rogues import crowd, half_open, tls_target
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def check_served(machine: Machine, server: ServedStore) -> None:

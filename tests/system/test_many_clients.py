@@ -26,7 +26,7 @@ from tests.system.crowd import (
 from tests.system.programs import difference, mounted
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 _SLOW = ("--limit", "150k", "--compress", "off", "--json")
 _LARGE_BYTES = 1_500_000

@@ -71,7 +71,7 @@ from tests.system.rogues import (
 )
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 TASKS = "store/points/main/tasks/"
 LARGE = 140_000

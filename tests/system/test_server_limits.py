@@ -53,7 +53,7 @@ from tests.system.crowd import (
 )
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 _BULK = 1 << 20
 

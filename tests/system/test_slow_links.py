@@ -11,7 +11,7 @@ from tests.system.programs import difference
 from tests.system.proxies import TO_CLIENT, TO_SERVER, Proxy, proxied
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
-pytestmark = [pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 _WINDOW_S = 10
 

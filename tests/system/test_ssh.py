@@ -125,12 +125,10 @@ class SshServer:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[SshServer]:
-    with contextlib.ExitStack() as stack:
-        # It stays, as the one that the system's own sshd makes when it starts: another test may need it.
-        os.makedirs(_NEEDED_BY_SSHD, 0o755, exist_ok=True)
-        run_ssfs("init", tmp_path / "store", "--timezone", "UTC", "--keep-last", "9")
-        ssh_server = SshServer(tmp_path / "ssh", tmp_path / "store")
-        stack.callback(ssh_server.close)
+    # It stays, as the one that the system's own sshd makes when it starts: another test may need it.
+    os.makedirs(_NEEDED_BY_SSHD, 0o755, exist_ok=True)
+    run_ssfs("init", tmp_path / "store", "--timezone", "UTC", "--keep-last", "9")
+    with contextlib.closing(SshServer(tmp_path / "ssh", tmp_path / "store")) as ssh_server:
         yield ssh_server
 
 

@@ -3,12 +3,12 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from ssfs.clock import Clock
-from ssfs.engine.refusal import hearing_refusals, raise_refused
+from ssfs.engine.refusal import hear, hearing_refusals
 from ssfs.engine.restore.order import DepthFirst
 from ssfs.engine.restore.restorer import RestoreResult, restore_into
 from ssfs.engine.restore.wanted import find_wanted
@@ -23,7 +23,7 @@ from ssfs.errors import (
 from ssfs.fsio.disk import raise_descriptor_limit
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Fetch, Fetched, Leave, Message, Refused
+from ssfs.protocol.messages import Fetch, Fetched, Leave
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 
@@ -55,11 +55,11 @@ def fetch_version(
     with contextlib.ExitStack() as stack:
         stack.enter_context(hearing_refusals(channel))
         channel.send(request)
-        fetched = _hear(channel)
+        fetched = hear(channel)
         if not isinstance(fetched, Fetched):
             raise RemoteProtocolError(f"The server answered with {type(fetched).__name__}")
         monitor.phase("fetching the list of files")
-        catalog = stack.enter_context(_fetched_catalog(lambda: _hear(channel)))
+        catalog = stack.enter_context(_fetched_catalog(channel))
         wanted = find_wanted(catalog, request.paths)
         monitor.expect(catalog.number("entries"), catalog.number("bytes"))
         monitor.phase("restoring")
@@ -71,7 +71,7 @@ def fetch_version(
 
 
 @contextlib.contextmanager
-def _fetched_catalog(hear: Callable[[], Message]) -> Iterator[CatalogReader]:
+def _fetched_catalog(channel: Channel) -> Iterator[CatalogReader]:
     """The rows that come, as a catalog of our own, gone in the end."""
     with contextlib.ExitStack() as stack:
         try:
@@ -81,7 +81,7 @@ def _fetched_catalog(hear: Callable[[], Message]) -> Iterator[CatalogReader]:
         path = os.path.join(os.fsencode(directory), b"catalog.db")
         try:
             with CatalogWriter.open_writer(path, durable=False) as writer:
-                _receive_rows(hear, writer)
+                _receive_rows(channel, writer)
                 writer.checkpoint()
         except StoreError as error:
             if error.path != path:
@@ -91,10 +91,10 @@ def _fetched_catalog(hear: Callable[[], Message]) -> Iterator[CatalogReader]:
         yield stack.enter_context(CatalogReader.open(path))
 
 
-def _receive_rows(hear: Callable[[], Message], catalog: CatalogWriter) -> None:
+def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
     """Put the rows that come into an empty catalog, until the end of them."""
     order = DepthFirst()
-    for batch in received_rows(hear):
+    for batch in received_rows(lambda: hear(channel)):
         for entry in batch.entries:
             order.check(entry)
         catalog.load(batch.entries, batch.principals)
@@ -108,11 +108,3 @@ def _no_room(directory: str, reason: str) -> ConfigError:
         path=os.fsencode(directory),
         remedy="set TMPDIR to a directory with more room",
     )
-
-
-def _hear(channel: Channel) -> Message:
-    """The next message; a refusal is raised."""
-    message = channel.receive()
-    if isinstance(message, Refused):
-        raise_refused(message)
-    return message

@@ -16,7 +16,7 @@ import os
 from typing import NamedTuple
 
 from ssfs.delta.signature import signature, signature_size
-from ssfs.engine.refusal import raise_refused
+from ssfs.engine.refusal import hear
 from ssfs.engine.restore.contents import DAMAGED, Basis, Copy, Outcome
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.stream import Stream, stray, too_much
@@ -32,7 +32,6 @@ from ssfs.protocol.messages import (
     FileEnd,
     Message,
     NoContent,
-    Refused,
     WantContents,
 )
 
@@ -152,7 +151,7 @@ class ChannelContents:
         asked.close()
         if not isinstance(self._answer(asked), FileBegin):
             return
-        while not isinstance(self._hear(), FileEnd | FileAbort):
+        while not isinstance(hear(self._channel), FileEnd | FileAbort):
             pass
 
     def finish(self) -> None:
@@ -179,7 +178,7 @@ class ChannelContents:
             copy.write(answer)
             return Outcome() if copy.is_of(asked.entry) else Outcome(DAMAGED)
         stream = Stream(asked.entry, copy, asked.basis if answer.basis else None)
-        while not isinstance(message := self._hear(), FileEnd | FileAbort):
+        while not isinstance(message := hear(self._channel), FileEnd | FileAbort):
             stream.hear(message)
         if copy.failure is not None:
             raise copy.failure
@@ -201,7 +200,7 @@ class ChannelContents:
         if not self._arrived:
             if len(self._unsent) > len(self._asked):
                 self.flush()  # the file we wait for is among them
-            message = self._hear()
+            message = hear(self._channel)
             if not isinstance(message, Contents):
                 return _checked(message, asked)
             self._arrived.extend(message.files)
@@ -213,12 +212,6 @@ class ChannelContents:
         if len(content) > asked.entry.size:
             raise too_much(entry_id)
         return content
-
-    def _hear(self) -> Message:
-        message = self._channel.receive()
-        if isinstance(message, Refused):
-            raise_refused(message)
-        return message
 
 
 def _signature_of(basis: Basis) -> list[bytes]:

@@ -16,6 +16,7 @@ from ssfs.errors import CorruptStore, RemoteProtocolError
 from ssfs.model.entry import (
     GROUP,
     MAX_ENTRY_ID,
+    MAX_OWNER,
     ROOT_ID,
     USER,
     Entry,
@@ -44,8 +45,6 @@ _MOST_USED_UP = 1_000_000
 """No honest client makes and removes so many entries in one session."""
 _KINDS = frozenset(Kind)
 _MAX_MODE = 0o7777
-_MAX_OWNER = (1 << 32) - 2
-"""The next number is how chown is told to leave an owner as it is."""
 _NS = 10**9
 _COUNTER_OF_KIND = {
     Kind.FILE: "files",
@@ -375,8 +374,8 @@ def _check_values(entry: Entry) -> None:
         0 <= entry.mode <= _MAX_MODE
         and 0 <= entry.mtime_ns < _NS
         and 0 <= entry.ctime_ns < _NS
-        and 0 <= entry.uid <= _MAX_OWNER
-        and 0 <= entry.gid <= _MAX_OWNER
+        and 0 <= entry.uid <= MAX_OWNER
+        and 0 <= entry.gid <= MAX_OWNER
         and entry.rdev >= 0
         and entry.size >= 0
     )
