@@ -266,7 +266,7 @@ class Comparison:
     def _file(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
         moved = same = None
         if record is None or judge_content(record, now) is Verdict.CHANGED:
-            same = self._moves.same_inode(now)
+            same = self._moves.same_inode(now, free_first=record is None)
             if record is None and same is not None and self._moves.is_free(same):
                 moved = same
                 self._moves.claim(same)
@@ -280,7 +280,8 @@ class Comparison:
             else:
                 self._metadata(known, entry)
             return
-        found = Found(now, record, moved, same, path, self._now_s)
+        self._content.finish_if_pending(now)
+        found = Found(now, record, moved, same, self._moves.twin(now), path, self._now_s)
         if not self._content.take(fd, found, self._working):
             # Vanished: as if it had not been there, unless it turns up elsewhere.
             self._forget(record)

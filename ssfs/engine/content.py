@@ -49,6 +49,7 @@ class Found(NamedTuple):
         record: What the compared catalog has at this path.
         moved: The record of this file at a path it has left.
         same: A record of the same inode, size and mtime, wherever.
+        twin: Another hard link of it in the version being made, of the same ctime.
         path: Its path, for messages.
         read_at_s: When it was looked at.
     """
@@ -57,6 +58,7 @@ class Found(NamedTuple):
     record: Entry | None
     moved: Entry | None
     same: Entry | None
+    twin: Entry | None
     path: bytes
     read_at_s: float
 
@@ -103,6 +105,10 @@ class ContentSender:
         if self.dry_run:
             self._count(found, found.now, is_linked=False)
             return True
+        if found.twin is not None and judge_content(found.twin, found.now) is Verdict.SAME:
+            # Read under its other name.
+            self._send_known(found, found.now._replace(digest=found.twin.digest))
+            return True
         try:
             with open_file(found.now.name, dir_fd) as fd:
                 self._take_open(fd, found)
@@ -133,7 +139,7 @@ class ContentSender:
         found = _looked_again(found, status)
         known = found.same or found.record or found.moved
         basis = self._basis_of(found.now, known)
-        if self._has_records and self._compared.has_size(status.st_size):
+        if found.twin or (self._has_records and self._compared.has_size(status.st_size)):
             if basis and known and judge_content(known, found.now) is Verdict.CHANGED:
                 # Most likely it will be needed: let the server work on it while we read.
                 self._ask_for_signature(basis)
@@ -190,7 +196,8 @@ class ContentSender:
             self._outgoing.keep(now)
             self._count(found, now, is_linked=False)
             return True
-        source = found.same if found.same and found.same.digest == now.digest else None
+        names = (row for row in (found.twin, found.same) if row is not None)
+        source = next((row for row in names if row.digest == now.digest), None)
         if source is None and self._has_records and now.size >= SHARED_MIN_BYTES:
             source = self._compared.by_content(*content)
         if source is None or source.size != now.size:
@@ -221,6 +228,13 @@ class ContentSender:
         """Send the files whose signature has arrived."""
         while self._pending and self._outgoing.has_signature(self._pending[0].basis.number):
             self._send_first_pending()
+
+    def finish_if_pending(self, now: Entry) -> None:
+        """Send what waits, if another hard link of this file is among it."""
+        if now.link_group and any(
+            item.found.now.link_group == now.link_group for item in self._pending
+        ):
+            self.finish_deltas()
 
     def finish_deltas(self) -> None:
         """Send all files that wait."""
@@ -276,7 +290,7 @@ class ContentSender:
         try:
             with open_file(entry.name, dir_fd) as fd:
                 now = seen(entry.id, entry.parent, entry.name, os.fstat(fd), root_dev)
-                found = Found(now, None, None, None, path, float(now.ctime_s))
+                found = Found(now, None, None, None, None, path, float(now.ctime_s))
                 if now.size > INLINE_MAX_BYTES:
                     self._stream_whole(fd, found)
                 else:
@@ -337,5 +351,5 @@ class ContentSender:
 def _looked_again(found: Found, status: os.stat_result) -> Found:
     """The same file with the metadata its open descriptor has."""
     now = found.now
-    fresh = seen(now.id, now.parent, now.name, status, -1)
-    return found._replace(now=fresh._replace(dev=now.dev))
+    root_dev = status.st_dev if now.dev == 0 else -1
+    return found._replace(now=seen(now.id, now.parent, now.name, status, root_dev))

@@ -6,6 +6,7 @@ keeps the id (FORMAT.md, "Entry ids"), and this is a second link or one half of 
 place it left is then treated as if it had not been recorded.
 """
 
+import itertools
 import os
 
 from ssfs.engine.plan import Verdict, judge_content
@@ -13,6 +14,9 @@ from ssfs.errors import SourceError
 from ssfs.model.entry import Entry, Kind, kind_of_mode
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
+
+_MOST_LINKS_LOOKED_AT = 32
+"""Of a file with a thousand names: each look at where one has gone is a system call."""
 
 
 class Source:
@@ -66,13 +70,31 @@ class MoveFinder:
         self._has_records = catalogs.has_records
         self._claimed: set[int] = set()
 
-    def same_inode(self, now: Entry) -> Entry | None:
-        """A recorded file that probably is this one: same device, inode, size and mtime."""
+    def same_inode(self, now: Entry, *, free_first: bool) -> Entry | None:
+        """A recorded file that probably is this one: same device, inode, size and mtime.
+
+        Args:
+            now: What was found.
+            free_first: Of several, hard links of one file, prefer one that has left its path.
+        """
         if not self._has_records:
             return None
-        for row in self._compared.by_inode(now.ino):
+        found: Entry | None = None
+        for row in itertools.islice(self._compared.by_inode(now.ino), _MOST_LINKS_LOOKED_AT):
             is_same_file = row.dev == now.dev and row.kind == now.kind == Kind.FILE
             if is_same_file and judge_content(row, now) is not Verdict.CHANGED:
+                if not free_first or self.is_free(row):
+                    return row
+                found = found or row
+        return found
+
+    def twin(self, now: Entry) -> Entry | None:
+        """Another name of this file, recorded since its last change: its content is the same."""
+        if not now.link_group:
+            return None
+        for row in itertools.islice(self._working.by_inode(now.ino), _MOST_LINKS_LOOKED_AT):
+            is_twin = row.link_group == now.link_group and row.id != now.id and row.kind == now.kind
+            if is_twin and (row.ctime_s, row.ctime_ns) == (now.ctime_s, now.ctime_ns):
                 return row
         return None
 

@@ -8,6 +8,9 @@ catalog; nothing is decided there that could be decided here.
 
 import enum
 import os
+import struct
+
+import blake3
 
 from ssfs.model.entry import Entry, Flag, Kind, kind_of_mode
 
@@ -18,6 +21,7 @@ _NS = 10**9
 _INODE_WRAP = 1 << 64
 _INODE_SIGN = 1 << 63
 _REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE
+_FILE_NUMBER = struct.Struct("<QQ")
 
 
 class Verdict(enum.Enum):
@@ -38,6 +42,7 @@ def seen(entry_id: int, parent: int, name: bytes, status: os.stat_result, root_d
     """
     inode = status.st_ino
     kind = kind_of_mode(status.st_mode)
+    dev = 0 if status.st_dev == root_dev else status.st_dev
     return Entry(
         entry_id,
         parent,
@@ -50,13 +55,23 @@ def seen(entry_id: int, parent: int, name: bytes, status: os.stat_result, root_d
         status.st_size if kind == Kind.FILE else 0,
         b"",
         b"",
-        0 if status.st_dev == root_dev else status.st_dev,
+        dev,
         inode - _INODE_WRAP if inode >= _INODE_SIGN else inode,
         *divmod(status.st_ctime_ns, _NS),
         0,
-        0,
+        0 if status.st_nlink < 2 or kind == Kind.DIRECTORY else link_group(dev, inode),
         status.st_rdev if kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) else 0,
     )
+
+
+def link_group(dev: int, ino: int) -> int:
+    """The number that all hard links of one file share: made of what tells files apart.
+
+    Not an entry's id: the file of that entry may be replaced while its other links live on. A link
+    that comes or goes changes the ctime of all, so that their rows are made anew together.
+    """
+    digest = blake3.blake3(_FILE_NUMBER.pack(dev, ino)).digest(length=8)
+    return int.from_bytes(digest, "little") >> 1 or 1
 
 
 def is_untouched(record: Entry, status: os.stat_result) -> bool:

@@ -73,8 +73,8 @@ def entry_attributes(
 ) -> Attributes:
     """The attributes of an entry inside a version."""
     entry_id, nlink, size = entry.id, 1, entry.size
-    if entry.link_group:
-        entry_id, nlink = opened.hard_links(entry.link_group)
+    if entry.link_group and (links := opened.hard_links(entry.link_group)) is not None:
+        entry_id, nlink = links
     if entry.kind == Kind.DIRECTORY:
         size = DIRECTORY_BYTES
     elif entry.kind == Kind.SYMLINK:

@@ -9,13 +9,10 @@ Catalogs and the tree's directory descriptors are dearer, so only a few versions
 when needed. Nothing here waits, and nothing is held over an await: one thread uses this.
 """
 
-import array
-import bisect
 import collections
 import os
-import sqlite3
 import stat
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import open_directory
@@ -25,33 +22,15 @@ from ssfs.mount.names import ShownVersion
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.tree import Tree
 
+if TYPE_CHECKING:
+    from ssfs.store.catalog.links import LinkGroups
+
 _OPEN_CATALOGS = 8
 _HELD_VERSIONS = 256
-_GROUPS = (
-    "SELECT link_group, min(id), count(*) FROM entry WHERE link_group > 0 "
-    "GROUP BY link_group ORDER BY link_group"
-)
 
 
 class VersionGone(Exception):
     """The version was deleted, or is being deleted."""
-
-
-class LinkGroups:
-    """The hard links of a version: for each group its smallest entry id and how many names it has."""
-
-    def __init__(self, rows: Iterable[tuple[int, int, int]]) -> None:
-        # 24 bytes a group: a tree of hard links only may have hundreds of thousands of groups.
-        self._groups, self._first_ids, self._counts = (array.array("q") for _ in range(3))
-        for group, first_id, count in rows:
-            self._groups.append(group)
-            self._first_ids.append(first_id)
-            self._counts.append(count)
-
-    def find(self, group: int) -> tuple[int, int]:
-        """The smallest entry id of a group, and its number of names."""
-        index = bisect.bisect_left(self._groups, group)
-        return self._first_ids[index], self._counts[index]
 
 
 class _Catalog(CatalogReader):
@@ -62,12 +41,6 @@ class _Catalog(CatalogReader):
             (principal.kind, principal.number): os.fsdecode(principal.name)
             for principal in self.principals()
         }
-
-    def link_groups(self) -> LinkGroups:
-        try:
-            return LinkGroups(self._database.execute(_GROUPS))
-        except sqlite3.Error as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
 
 class OpenVersion:
@@ -134,8 +107,8 @@ class OpenVersion:
             self._owner_names = self._open_catalog().names_of_principals()
         return self._owner_names.get((kind, number), "")
 
-    def hard_links(self, group: int) -> tuple[int, int]:
-        """The smallest entry id of a link group, and its number of names."""
+    def hard_links(self, group: int) -> tuple[int, int] | None:
+        """The smallest entry id of a link group, and its number of names; None if that is one."""
         if self._groups is None:
             self._groups = self._open_catalog().link_groups()
         return self._groups.find(group)

@@ -187,7 +187,7 @@ class Store(ControlMessage, frozen=True, tag=3):
 
 
 class Link(ControlMessage, frozen=True, tag=4):
-    """A file whose content the compared catalog has under another (or this) entry id."""
+    """A file whose content another (or this) entry id has: in the compared catalog, or by now."""
 
     entry: Entry
     source: int

@@ -28,6 +28,12 @@ class Tree:
             self._roots[PARKED] = parked_fd
         self._open: collections.OrderedDict[int, int] = collections.OrderedDict()
 
+    def add_root(self, entry_id: int, fd: int) -> None:
+        """Find this directory, and what is below it, at a descriptor, which is taken over."""
+        if entry_id in self._roots:
+            os.close(self._roots[entry_id])
+        self._roots[entry_id] = fd
+
     def directory(self, entry_id: int) -> int:
         """A descriptor of the directory; valid until the next call.
 

@@ -37,6 +37,7 @@ DEFAULTS = {
     "st_mtime_ns": 1_700_000_000 * NS + 5,
     "st_ctime_ns": 1_700_000_100 * NS + 6,
     "st_rdev": 0,
+    "st_nlink": 1,
 }
 
 
@@ -192,3 +193,17 @@ def test_real_file_is_untouched_until_it_is_touched(tmp_path):
     assert is_untouched(row, os.lstat(path))
     path.chmod(0o600)
     assert not is_untouched(row, os.lstat(path))
+
+
+def test_names_of_one_file_share_a_group_and_no_others_do():
+    group = seen(9, 1, b"a", Status(nlink=2), 7).link_group
+    assert 0 < group < 2**63
+    assert seen(10, 3, b"b", Status(nlink=2, mode=0o100600), 7).link_group == group
+    assert seen(10, 3, b"b", Status(nlink=2, ino=43), 7).link_group != group
+    assert seen(10, 3, b"b", Status(nlink=2, dev=8), 7).link_group != group
+    assert seen(10, 3, b"b", Status(nlink=2**31, ino=2**64 - 1), 7).link_group > 0
+
+
+def test_single_links_and_directories_have_no_group():
+    assert seen(9, 1, b"a", Status(), 7).link_group == 0
+    assert seen(9, 1, b"a", Status(nlink=5, mode=0o040755), 7).link_group == 0

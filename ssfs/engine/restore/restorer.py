@@ -20,6 +20,7 @@ from ssfs.clock import Clock
 from ssfs.delta.signature import signature_size
 from ssfs.engine.restore.contents import Basis, Contents, Copy
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
+from ssfs.engine.restore.links import Links, Turn
 from ssfs.engine.restore.owners import Owners
 from ssfs.engine.restore.target import ENDS_RUN, Target, open_target, target_error
 from ssfs.engine.restore.walk import Item, Level, Walk
@@ -30,6 +31,7 @@ from ssfs.monitor import Monitor
 from ssfs.protocol.messages import INLINE_MAX_BYTES
 from ssfs.source.reading import digest_file, open_file
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.tree import Tree
 
 _NS = 1_000_000_000
 _IN_THE_WAY = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
@@ -85,14 +87,17 @@ def restore_into(
     target_fd, is_new = open_target(target)
     try:
         place = Target(Owners(catalog), int(clock.now().timestamp() * _NS))
-        restorer = _Restorer(catalog, contents, place, monitor)
-        try:
-            if wanted:
-                restorer.restore(restorer.parts(wanted, target_fd))
-            else:
-                restorer.restore([restorer.root(target_fd, is_new=is_new)])
-        except OSError as error:
-            raise target_error(error, target) from error
+        with contextlib.closing(Tree(catalog, os.dup(target_fd))) as places:
+            for entry in wanted.values():
+                places.add_root(entry.parent, os.dup(target_fd))
+            restorer = _Restorer(catalog, contents, place, Links(catalog, places), monitor)
+            try:
+                if wanted:
+                    restorer.restore(restorer.parts(wanted, target_fd))
+                else:
+                    restorer.restore([restorer.root(target_fd, is_new=is_new)])
+            except OSError as error:
+                raise target_error(error, target) from error
     finally:
         os.close(target_fd)
     seconds = clock.monotonic_s() - started_s
@@ -111,7 +116,12 @@ class _Restorer:
     """
 
     def __init__(
-        self, catalog: CatalogReader, contents: Contents, target: Target, monitor: Monitor
+        self,
+        catalog: CatalogReader,
+        contents: Contents,
+        target: Target,
+        links: Links,
+        monitor: Monitor,
     ) -> None:
         self.entries = 0
         self.size_bytes = 0
@@ -119,6 +129,7 @@ class _Restorer:
         self._catalog = catalog
         self._contents = contents
         self._target = target
+        self._links = links
         self._monitor = monitor
         self._walk = Walk(catalog, self._make_directory, self._finish_directory)
         self._queue: collections.deque[Item] = collections.deque()
@@ -201,7 +212,11 @@ class _Restorer:
     # -- the content of files --------------------------------------------------------------------
 
     def _ask(self, item: Item) -> None:
-        """Ask for a file's content, unless the target's own file has it."""
+        """Ask for a file's content, unless it has another name, or the target's own file has it."""
+        if self._links.turn(item.entry) is not Turn.WRITE:
+            self._queue.append(item)
+            return
+        item.is_asked = True
         basis = None
         if self._contents.wants_bases and item.entry.size > INLINE_MAX_BYTES:
             if self._is_there(item):
@@ -261,6 +276,8 @@ class _Restorer:
 
     def _put(self, item: Item) -> None:
         """Put an entry in its place."""
+        if not item.is_asked and self._is_linked(item):
+            return
         entry, path = item.entry, item.path
         item.is_taken = entry.kind != Kind.FILE
         is_there = False
@@ -281,10 +298,37 @@ class _Restorer:
         elif item.comes_again:
             self._queue.append(item)
         else:
+            self._links.failed(entry)
             self._leave(item)
+
+    def _is_linked(self, item: Item) -> bool:
+        """Link an entry to another name of its file; False if it must be written itself, now.
+
+        Waits, at the end of the queue, while that name is on its way.
+        """
+        turn = self._links.turn(item.entry)
+        if turn is Turn.LINK:
+            first = self._links.first(item.entry)
+            with contextlib.suppress(OSError):
+                if first is not None:
+                    self._target.link(first, item.entry, item.level.fd)
+                    self.entries += 1
+                    self._leave(item)
+                    return True
+            self._links.failed(item.entry)
+            turn = self._links.turn(item.entry)
+        if item.entry.kind != Kind.FILE:
+            return False
+        if turn is Turn.WRITE:
+            self._contents.ask(item.entry, None)
+            self._contents.flush()
+            item.is_asked = True
+        self._queue.append(item)
+        return True
 
     def _done(self, item: Item) -> None:
         """An entry is in its place."""
+        self._links.is_there(item.entry, item.level.fd)
         self.entries += 1
         self.size_bytes += item.entry.size
         self._leave(item)

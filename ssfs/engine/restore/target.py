@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from ssfs.engine.restore.owners import Owners
 from ssfs.errors import ConfigError, StoreError, StoreFull
-from ssfs.fsio.disk import DIRECTORY_FLAGS, open_fd, rename
+from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename
 from ssfs.model.entry import Entry, Kind, st_mode
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -99,6 +99,17 @@ class Target:
                 os.unlink(self._beside, dir_fd=parent_fd)
             raise
         return is_there
+
+    def link(self, source: tuple[int, bytes], entry: Entry, parent_fd: int) -> None:
+        """Make an entry another name of a file that is there: its directory and name."""
+        source_fd, source_name = source
+        try:
+            link_file(source_name, source_fd, self._beside, parent_fd)
+            rename(self._beside, parent_fd, entry.name, parent_fd)
+        finally:
+            # rename() does nothing at all when both names are links of one inode already.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._beside, dir_fd=parent_fd)
 
     def _write_beside(self, entry: Entry, parent_fd: int, fill: Callable[[int], bool]) -> bool:
         match entry.kind:

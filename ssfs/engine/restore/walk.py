@@ -53,9 +53,10 @@ class Item:
         level: Its directory.
         is_taken: Whether its content was taken, if it has any.
         comes_again: Whether that has to be done once more.
+        is_asked: Whether its content was asked for: not that of a second name of a file.
     """
 
-    __slots__ = ("comes_again", "entry", "is_taken", "level", "path")
+    __slots__ = ("comes_again", "entry", "is_asked", "is_taken", "level", "path")
 
     def __init__(self, entry: Entry, path: bytes, level: Level) -> None:
         self.entry = entry
@@ -63,6 +64,7 @@ class Item:
         self.level = level
         self.is_taken = False
         self.comes_again = False
+        self.is_asked = False
 
 
 class Walk:

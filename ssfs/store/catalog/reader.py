@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.store.catalog.links import LINK_GROUPS, LinkGroups
 from ssfs.store.catalog.schema import READ_ERRORS, SELECT_ENTRY, check_version, connect
 
 _CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
@@ -136,6 +137,13 @@ class CatalogReader:
         except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         return [Principal._make(row) for row in rows]
+
+    def link_groups(self) -> LinkGroups:
+        """Which entries are hard links of one file."""
+        try:
+            return LinkGroups(self._database.execute(LINK_GROUPS))
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def content_of(self, entry_id: int) -> int:
         """The store's number of the inode that holds the entry's data; 0 if unknown."""
