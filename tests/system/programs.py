@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -52,32 +51,3 @@ def run(*command: str | Path) -> str:
         done.stderr[-2000:],
     )
     return done.stdout
-
-
-def difference(one: Path, other: Path) -> list[str]:
-    """What differs between two trees: names, kind, mode, owner, mtime to the nanosecond, content."""
-    wrong = []
-    for directory, names, files in os.walk(os.fsencode(one)):
-        below = os.path.relpath(directory, os.fsencode(one))
-        there = os.path.join(os.fsencode(other), below)
-        if sorted(os.listdir(directory)) != sorted(os.listdir(there)):
-            wrong.append(f"{below!r}: other names")
-            continue
-        for name in [b".", *names, *files]:
-            a, b = os.lstat(os.path.join(directory, name)), os.lstat(os.path.join(there, name))
-            is_link = (a.st_mode & 0o170000) == 0o120000
-            if (a.st_mode, a.st_uid, a.st_gid, a.st_mtime_ns) != (
-                b.st_mode,
-                b.st_uid,
-                b.st_gid,
-                b.st_mtime_ns,
-            ):
-                wrong.append(f"{below!r}/{name!r}: {a} is not {b}")
-            if is_link and os.readlink(os.path.join(directory, name)) != os.readlink(
-                os.path.join(there, name)
-            ):
-                wrong.append(f"{below!r}/{name!r}: other target")
-    with contextlib.suppress(AssertionError):
-        run("diff", "-r", "--no-dereference", one, other)
-        return wrong
-    return [*wrong, "diff -r finds differences"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.programs import difference, mounted, run, ssfs, sync
+from tests.fakes.comparing import assert_same_tree
+from tests.system.programs import mounted, run, ssfs, sync
 
 pytestmark = pytest.mark.slow
 
@@ -45,8 +46,8 @@ def test_documents_twice(store: Path, tmp_path: Path) -> None:
             assert os.lstat(path).st_ino == os.lstat(other / path.relative_to(one)).st_ino, path
     with mounted(store, tmp_path / "mnt") as mountpoint:
         (task,) = (mountpoint / "main").iterdir()
-        assert difference(DOCUMENTS, task / second["mount_name"]) == []
-        assert difference(DOCUMENTS, (task / "latest").resolve()) == []
+        assert_same_tree(DOCUMENTS, task / second["mount_name"])
+        assert_same_tree(DOCUMENTS, (task / "latest").resolve())
     # A quiet run once every file has been seen to be settled: nothing is read, next to nothing sent.
     third = sync(DOCUMENTS, store)
     assert third["bytes_read"] == 0
@@ -57,7 +58,7 @@ def test_documents_twice(store: Path, tmp_path: Path) -> None:
 def test_restored_tree_equals_the_source(store: Path, tmp_path: Path) -> None:
     sync(DOCUMENTS, store)
     ssfs("restore", store, "latest", "--to", tmp_path / "out")
-    assert difference(DOCUMENTS, tmp_path / "out") == []
+    assert_same_tree(DOCUMENTS, tmp_path / "out")
 
 
 def test_large_file(store: Path, tmp_path: Path) -> None:
@@ -188,4 +189,4 @@ def test_deleted_source_comes_back(store: Path, tmp_path: Path) -> None:
     shutil.rmtree(source)
     ssfs("sync", source, store, expect=7)
     ssfs("restore", store, "latest", "--to", source)
-    assert difference(kept, source) == []
+    assert_same_tree(kept, source)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.engine import remote
+from tests.fakes.comparing import assert_same_tree
 from tests.fakes.cutting_proxy import CuttingProxy
 from tests.fakes.trees import build_tree, compare_with_version, edit_tree, verify_version
 from tests.system.crowd import (
@@ -23,7 +24,7 @@ from tests.system.crowd import (
     versions_of,
     wait_until,
 )
-from tests.system.programs import difference, mounted
+from tests.system.programs import mounted
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
 pytestmark = pytest.mark.slow
@@ -95,7 +96,7 @@ def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
             listed = json.loads(old.ssfs("versions", server.url("main/old"), "--json").stdout)
             assert listed[0]["version"] == first
             old.ssfs("restore", server.url("main/old"), "latest", "--to", tmp_path / "back")
-            assert difference(tree, tmp_path / "back") == []
+            assert_same_tree(tree, tmp_path / "back")
             run_ssfs("point", f"{server.path}::main", "--keep-last", "1", "--yes")
             run_ssfs("expire", f"{server.path}::main/old", "--yes")
             assert first not in {version.name for version in versions_of(server, "old")}
@@ -104,7 +105,7 @@ def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
                 os.kill(process.pid, signal.SIGCONT)
             if os.access("/dev/fuse", os.W_OK):
                 with mounted(f"{server.path}::main/old", tmp_path / "mount") as mount:
-                    assert difference(tree, (mount / "latest").resolve()) == []
+                    assert_same_tree(tree, (mount / "latest").resolve())
             _each_grows(server, _names(8))
             for process in running:
                 _, stderr = process.communicate(timeout=240)

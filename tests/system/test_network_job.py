@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.comparing import assert_same_tree
 from tests.fakes.trees import build_tree, edit_tree
-from tests.system.programs import difference, mounted
+from tests.system.programs import mounted
 from tests.system.servers import Machine, ServedStore, run_ssfs, served
 
 pytestmark = pytest.mark.slow
@@ -44,10 +45,10 @@ def test_a_machine_enrols_by_one_line_and_backs_up_and_restores(tmp_path, source
         listed = json.loads(machine.ssfs("versions", location, "--json").stdout)
         assert [line["version"] for line in listed] == [first["version"], second["version"]]
         machine.ssfs("restore", location, "latest", "--to", tmp_path / "back")
-        assert difference(source, tmp_path / "back") == []
+        assert_same_tree(source, tmp_path / "back")
         if os.access("/dev/fuse", os.W_OK):
             with mounted(f"{server.path}::main/docs", tmp_path / "mount") as mount:
-                assert difference(source, (mount / "latest").resolve()) == []
+                assert_same_tree(source, (mount / "latest").resolve())
         again = machine.ssfs("enroll", code, expect=4)
         assert "wrong, used or expired" in again.stderr
     ends = [line for line in server.log if "ended" in line and "backup main/docs" in line]
@@ -95,7 +96,7 @@ def test_a_client_can_add_versions_of_its_own_and_nothing_else(tmp_path, source)
         reader.sync(source, server.url("main/mine"), expect=4)
         one.sync(source, server.url("elsewhere"), expect=4)
         reader.ssfs("restore", location, "latest", "--to", tmp_path / "read")
-        assert difference(source, tmp_path / "read") == []
+        assert_same_tree(source, tmp_path / "read")
         admin.ssfs("pin", location, version)
         admin.ssfs("point", server.url(), "--keep-last", "1", "--yes")
         admin.ssfs("expire", location, "--yes")

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.comparing import assert_same_tree
 from tests.fakes.trees import edit_tree
 from tests.system.namespaces import Capture, Host, streams, two_hosts
-from tests.system.programs import TIMEOUT_S, difference, run
+from tests.system.programs import TIMEOUT_S, run
 from tests.system.servers import Machine, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
@@ -96,7 +97,7 @@ def test_five_commands_set_two_machines_up_and_the_cable_tells_nothing(tmp_path,
         nas1.run(*sync, "--compress", "off")
         location = sync[-1]
         nas1.run(*_restore(location, tmp_path / "back"))
-        assert difference(source, tmp_path / "back") == []
+        assert_same_tree(source, tmp_path / "back")
     sent = streams(capture.packets())
     assert sum(map(len, sent.values())) > _tree_bytes(source)
     assert _found(sent, _tells(source)) == []
@@ -129,7 +130,7 @@ def test_a_new_machine_in_the_place_of_a_lost_one_restores_and_the_old_one_is_ou
         old.sync(source, server.url())
         new = Machine(tmp_path / "new", "nas1").enrol(server)
         new.ssfs("restore", server.url(), "latest", "--to", tmp_path / "back")
-        assert difference(source, tmp_path / "back") == []
+        assert_same_tree(source, tmp_path / "back")
         old.ssfs("versions", server.url(), expect=4)
         assert new.sync(source, server.url())["version"][:6] == "000002"
         listed = json.loads(new.ssfs("points", server.url("").rstrip("/"), "--json").stdout)
