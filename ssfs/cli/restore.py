@@ -62,6 +62,7 @@ class RestoreReport(msgspec.Struct, frozen=True):
     bytes: int
     seconds: float
     owners_not_set: int
+    xattrs_not_set: int
     problems: list[ProblemLine]
 
 
@@ -105,7 +106,7 @@ def restore(
     the files are yours.
 
     With --json: one object with the keys version, mount_name, to, entries, bytes, seconds,
-    owners_not_set, problems (list of {path, problem}).
+    owners_not_set, xattrs_not_set, problems (list of {path, problem}).
 
     Exit codes: 0 done; 3 done, but for some files (listed); 2 VERSION or PATH is unknown (nothing
     was written), or DIR cannot be used; 6 the store cannot be read, or DIR is full.
@@ -129,6 +130,7 @@ def restore(
                 bytes=result.size_bytes,
                 seconds=round(result.seconds, 3),
                 owners_not_set=result.owners_not_set,
+                xattrs_not_set=result.xattrs_not_set,
                 problems=problem_lines(result.problems),
             )
         )
@@ -140,6 +142,11 @@ def restore(
         )
         if result.owners_not_set:
             emit(f"  {counted(result.owners_not_set, 'owner')} could not be set: only root may")
+        if result.xattrs_not_set:
+            emit(
+                f"  {counted(result.xattrs_not_set, 'extended attribute')} could not be set: only "
+                "root may, or the file system there has none"
+            )
         emit(f"Find it in {shlex.quote(os.fsdecode(target))}")
     complain_of(result.problems, listed=verbose)
     return ExitCode.PROBLEMS if result.problems else ExitCode.DONE

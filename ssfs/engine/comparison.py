@@ -11,6 +11,7 @@ import os
 import stat as stat_module
 
 from ssfs.clock import Clock
+from ssfs.engine.attributes import Attributes
 from ssfs.engine.content import ContentSender, Found
 from ssfs.engine.moves import Catalogs, MoveFinder, Source
 from ssfs.engine.outgoing import Outgoing
@@ -52,8 +53,9 @@ class Comparison:
         self._monitor = monitor
         self._clock = clock
         self._missing = array.array("q")
+        self._attributes = Attributes(outgoing, self.report)
         self._content = ContentSender(
-            catalogs.compared, outgoing, self.counts, monitor, self.report
+            catalogs.compared, outgoing, self._attributes, self.counts, monitor, self.report
         )
         self._now_s = 0.0
 
@@ -96,10 +98,13 @@ class Comparison:
         status = os.fstat(self._source.fd)
         now = seen(ROOT_ID, 0, b"", status, self._source.device)
         record = self._compared.root()
+        if record is not None and is_untouched(record, status):
+            return
+        now = now._replace(xattrs=self._attributes.of_open(self._source.fd, record, b""))
         if record is None:
             self._outgoing.make(now)
             self.counts.new += 1
-        elif not is_untouched(record, status):
+        else:
             self._metadata(record, now)
 
     def _enter(self, fd: int, entry_id: int, name: bytes, path: bytes) -> int:
@@ -187,7 +192,7 @@ class Comparison:
             if (status.st_dev, status.st_ino) in self._source.skip:
                 self._forget(record)
                 return 0
-            entry_id = self._directory_row(now, record)
+            entry_id = self._directory_row(fd, now, record, path)
             return entry_id if self._goes_into(status) else 0
         self._leaf(fd, now, record, path)
         return 0
@@ -204,8 +209,9 @@ class Comparison:
 
     # -- rows ------------------------------------------------------------------------------------
 
-    def _directory_row(self, now: Entry, record: Entry | None) -> int:
+    def _directory_row(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> int:
         """Send what changed about a directory itself; its id."""
+        now = now._replace(xattrs=self._attributes.of_name(now.name, fd, record, path))
         if record is not None:
             self._metadata(record, now._replace(id=record.id))
             return record.id
@@ -227,14 +233,13 @@ class Comparison:
             self.counts.metadata_only += 1
 
     def _leaf(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
-        match now.kind:
-            case Kind.FILE:
-                self._file(fd, now, record, path)
-            case Kind.SYMLINK:
+        if now.kind == Kind.FILE:
+            self._file(fd, now, record, path)
+        elif now.kind:  # else a socket: nothing that could be backed up
+            now = now._replace(xattrs=self._attributes.of_name(now.name, fd, record, path))
+            if now.kind == Kind.SYMLINK:
                 self._symlink(fd, now, record, path)
-            case 0:
-                return  # a socket: nothing that could be backed up
-            case _:
+            else:
                 self._special(now, record)
 
     def _symlink(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
@@ -273,7 +278,7 @@ class Comparison:
         known = record or moved
         now = now._replace(id=known.id if known else 0)
         if known is not None and judge_content(known, now) is Verdict.SAME:
-            entry = now._replace(digest=known.digest)
+            entry = now._replace(digest=known.digest, xattrs=known.xattrs)
             if moved is not None:
                 self._outgoing.keep(entry)
                 self.counts.moved += 1

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import blake3
 
 from ssfs.delta.signature import signature_size
+from ssfs.engine.attributes import Attributes
 from ssfs.engine.outgoing import Outgoing
 from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content, seen
 from ssfs.model.entry import Entry, Flag
@@ -85,6 +86,7 @@ class ContentSender:
         self,
         compared: CatalogReader,
         outgoing: Outgoing,
+        attributes: Attributes,
         counts: Counts,
         monitor: Monitor,
         report: Callable[[bytes, str], None],
@@ -93,6 +95,7 @@ class ContentSender:
         self._compared = compared
         self._has_records = compared.number("entries") > 0
         self._outgoing = outgoing
+        self._attributes = attributes
         self._counts = counts
         self._monitor = monitor
         self._report = report
@@ -107,7 +110,8 @@ class ContentSender:
             return True
         if found.twin is not None and judge_content(found.twin, found.now) is Verdict.SAME:
             # Read under its other name.
-            self._send_known(found, found.now._replace(digest=found.twin.digest))
+            twin = found.twin
+            self._send_known(found, found.now._replace(digest=twin.digest, xattrs=twin.xattrs))
             return True
         try:
             with open_file(found.now.name, dir_fd) as fd:
@@ -146,7 +150,7 @@ class ContentSender:
             digest, size = digest_file(fd, self._progress(found.path))
             if is_same(status, os.fstat(fd)):
                 now = found.now._replace(digest=digest, size=size)
-                if self._send_known(found, self._flagged(found, now)):
+                if self._send_known(found, self._described(found, now, fd)):
                     if basis is not None:
                         self._drop_signature(basis)
                     return
@@ -170,17 +174,18 @@ class ContentSender:
         )
 
     def _take_small(self, fd: int, found: Found) -> None:
-        content, now, is_stable = b"", found.now, False
+        content, now, is_stable, xattrs = b"", found.now, False, b""
         for _ in range(ATTEMPTS):
             before = os.fstat(fd)
             content = read_whole(fd, before.st_size)
             self._counts.bytes_read += len(content)
+            xattrs = self._xattrs(fd, found)
             is_stable = is_same(before, os.fstat(fd))
             found = _looked_again(found, before)
             now = found.now._replace(digest=blake3.blake3(content).digest(), size=len(content))
             if is_stable:
                 break
-        now = self._flagged(found, now)
+        now = self._flagged(found, now)._replace(xattrs=xattrs)
         if not is_stable:
             now = self._unstable(found, now)
         if self._send_known(found, now):
@@ -267,6 +272,8 @@ class ContentSender:
         for attempt in range(_STREAM_ATTEMPTS):
             before = os.fstat(fd)
             found = _looked_again(found, before)
+            # Before the file is begun: its row may name no attributes that the server does not know.
+            xattrs = self._xattrs(fd, found)
             try:
                 content = self._outgoing.send_content(
                     found.now, fd, basis, self._progress(found.path)
@@ -277,7 +284,7 @@ class ContentSender:
             is_stable = is_same(before, os.fstat(fd))
             if is_stable or attempt == _STREAM_ATTEMPTS - 1:
                 now = found.now._replace(digest=content.digest, size=content.size)
-                now = self._flagged(found, now)
+                now = self._flagged(found, now)._replace(xattrs=xattrs)
                 if not is_stable:
                     now = self._unstable(found, now)
                 self._outgoing.end_file(now)
@@ -297,7 +304,7 @@ class ContentSender:
                     content = read_whole(fd, now.size)
                     digest = blake3.blake3(content).digest()
                     row = now._replace(digest=digest, size=len(content))
-                    self._outgoing.store(self._flagged(found, row), content)
+                    self._outgoing.store(self._described(found, row, fd), content)
         except OSError:
             return False
         return True
@@ -324,10 +331,17 @@ class ContentSender:
 
         return progress
 
+    def _xattrs(self, fd: int, found: Found) -> bytes:
+        return self._attributes.of_open(fd, found.record or found.moved, found.path)
+
     def _flagged(self, found: Found, now: Entry) -> Entry:
         """The row with RACY as the times demand it; whatever was flagged before is settled."""
         racy = Flag.RACY if is_racy(now, found.read_at_s) else 0
         return now._replace(flags=int(racy))
+
+    def _described(self, found: Found, now: Entry, fd: int) -> Entry:
+        """The row with what else there is to say of an open file."""
+        return self._flagged(found, now)._replace(xattrs=self._xattrs(fd, found))
 
     def _unstable(self, found: Found, now: Entry) -> Entry:
         self._report(found.path, "changed while it was read; stored as read")

@@ -37,6 +37,7 @@ from ssfs.protocol.messages import (
     SignaturePart,
     Store,
     WantSignature,
+    Xattrs,
 )
 from ssfs.store.partials import Origin
 from ssfs.store.staging import Staging
@@ -89,7 +90,7 @@ class Incoming:
                 self._channel.send(CheckpointDone(number))
             case FetchCatalog():
                 catalog = self._staging.catalog
-                send_rows(self._channel, catalog.principals(), catalog.entries())
+                send_rows(self._channel, catalog, catalog.entries())
             case _:
                 raise RemoteProtocolError(f"The client sent a stray {type(message).__name__}")
 
@@ -107,6 +108,8 @@ class Incoming:
                 self._staging.remove(entry_id)
             case Name(principal):
                 self._staging.name(principal)
+            case Xattrs(key, encoded):
+                self._staging.put_xattrs(key, encoded)
 
     def _hear_file(self, message: FileBegin | FileRaw | FileDelta | FileEnd | FileAbort) -> None:
         if isinstance(message, FileBegin):

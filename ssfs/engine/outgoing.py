@@ -19,6 +19,7 @@ from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.model.entry import GROUP, USER, Entry, Principal
+from ssfs.model.xattrs import ACLS, acl_owners, decode_set, set_key
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     CHANGES_TARGET_BYTES,
@@ -44,6 +45,7 @@ from ssfs.protocol.messages import (
     SignaturePart,
     Store,
     WantSignature,
+    Xattrs,
     basis_parts,
 )
 from ssfs.source.reading import READ_BYTES
@@ -59,6 +61,7 @@ _MAX_PARTIAL = 1 << 23
 """Its number and an entry id make a number of 63 bits."""
 _ROW_BYTES = 150
 _MAX_CHANGES = 2000
+_MOST_KNOWN_SETS = 10_000
 _DIGEST_BYTES = 32
 
 
@@ -95,6 +98,7 @@ class Outgoing:
         self._sent_at_checkpoint = 0
         self._changes_since = 0
         self._checkpoint_at = clock.monotonic_s()
+        self._known_sets: set[bytes] = set()
         self._named = {(USER, -1)}
         for principal in working.principals():
             self._name_number(principal.kind, principal.number, principal.name)
@@ -126,6 +130,30 @@ class Outgoing:
         removed = self._working.remove(entry_id)
         self._change(Remove(entry_id), _ROW_BYTES)
         return removed
+
+    def xattrs(self, encoded: bytes) -> bytes:
+        """The key of a set of extended attributes that rows may name from now on."""
+        key = set_key(encoded)
+        if key not in self._known_sets:
+            if len(self._known_sets) >= _MOST_KNOWN_SETS:
+                self._known_sets.clear()
+            self._known_sets.add(key)
+            attributes = decode_set(encoded)
+            for acl in ACLS:
+                for owner in acl_owners(attributes.get(acl, b"")):
+                    if owner not in self._named:
+                        self._name_number(*owner, b"")
+            if not self._working.has_xattr_set(key):
+                self._working.put_xattrs(key, encoded)
+                self._change(Xattrs(key, encoded), _ROW_BYTES + len(encoded))
+        return key
+
+    def withdraw_unused_xattrs(self) -> None:
+        """Let both catalogs forget the extended attributes that no row names any more."""
+        for key in self._working.unused_xattr_sets():
+            self._known_sets.discard(key)
+            self._working.put_xattrs(key, b"")
+            self._change(Xattrs(key, b""), _ROW_BYTES)
 
     def _change(self, change: Change, size: int) -> None:
         """Say what the working catalog has already; look up after each full frame."""

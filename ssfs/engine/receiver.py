@@ -198,7 +198,7 @@ def _answer_dry_run(channel: Channel, store: OpenStore, request: Open, owner: st
                 return
             if not isinstance(message, FetchCatalog) or catalog is None:
                 raise RemoteProtocolError("A dry run sends no changes")
-            send_rows(channel, catalog.principals(), catalog.entries())
+            send_rows(channel, catalog, catalog.entries())
 
 
 def _record(

@@ -20,6 +20,7 @@ from ssfs.protocol.messages import (
     CatalogRows,
     Message,
 )
+from ssfs.store.catalog.reader import CatalogReader
 
 _ROWS_PER_FRAME = 2000
 _FRAME_BYTES = 512 << 10
@@ -30,12 +31,19 @@ _MAX_BATCH_BYTES = 4 << 20
 _decoder = msgspec.msgpack.Decoder(CatalogBatch)
 
 
-def send_rows(channel: Channel, principals: list[Principal], entries: Iterable[Entry]) -> None:
-    """Send rows, some thousand to a frame, and the end of them."""
+def send_rows(channel: Channel, catalog: CatalogReader, entries: Iterable[Entry]) -> None:
+    """Send rows of a catalog, some thousand to a frame, and the end of them.
+
+    With them go all its principals and those sets of extended attributes that the entries have.
+    """
     sender = _RowSender(channel)
-    for principal in principals:
+    for principal in catalog.principals():
         sender.add(principal, len(principal.name))
+    sent_sets: set[bytes] = set()
     for entry in entries:
+        if entry.xattrs and entry.xattrs not in sent_sets:
+            sent_sets.add(entry.xattrs)
+            sender.add_xattrs(entry.xattrs, catalog.xattr_set(entry.xattrs))
         sender.add(
             entry, len(entry.name) + len(entry.target) + len(entry.xattrs) + len(entry.holes)
         )
@@ -51,6 +59,7 @@ class _RowSender:
         self._compressor = zstandard.ZstdCompressor(level=3)
         self._entries: list[Entry] = []
         self._principals: list[Principal] = []
+        self._xattr_sets: list[tuple[bytes, bytes]] = []
         self._size = 0
 
     def add(self, row: Entry | Principal, size: int) -> None:
@@ -64,15 +73,22 @@ class _RowSender:
         if len(self._entries) + len(self._principals) >= _ROWS_PER_FRAME:
             self.flush()
 
+    def add_xattrs(self, key: bytes, encoded: bytes) -> None:
+        if self._size + len(encoded) > _FRAME_BYTES:
+            self.flush()
+        self._xattr_sets.append((key, encoded))
+        self._size += len(key) + len(encoded)
+
     def flush(self) -> None:
-        if not self._entries and not self._principals:
+        if not (self._entries or self._principals or self._xattr_sets):
             return
-        batch = encode_control(CatalogBatch(self._entries, self._principals))
+        batch = encode_control(CatalogBatch(self._entries, self._principals, self._xattr_sets))
         compressed = self._compressor.compress(batch)
         if len(compressed) > MAX_PAYLOAD_BYTES - 16:
-            raise CorruptStore(f"The row of entry {self._entries[0].id} is too long to be sent")
+            first = self._entries[0].id if self._entries else 0
+            raise CorruptStore(f"The row of entry {first} is too long to be sent")
         self._channel.send(CatalogRows(compressed))
-        self._entries, self._principals, self._size = [], [], 0
+        self._entries, self._principals, self._xattr_sets, self._size = [], [], [], 0
 
 
 def received_rows(hear: Callable[[], Message]) -> Iterator[CatalogBatch]:

@@ -170,7 +170,7 @@ def _compared_catalog(channel: Channel, cache: TaskCache, opened: Opened) -> Cat
         if opened.catalog_digest != bytes(len(opened.catalog_digest)):
             channel.send(FetchCatalog())
             for batch in received_rows(lambda: _hear_any(channel)):
-                fetched.load(batch.entries, batch.principals)
+                fetched.load(batch.entries, batch.principals, batch.xattr_sets)
             if fetched.logical_digest() != opened.catalog_digest:
                 raise RemoteProtocolError("The server sent another catalog than it announced")
         fetched.create_search_indexes()
@@ -185,6 +185,7 @@ def _finish(
     """Say that it is complete until the server agrees."""
     needs_for_all = 1 + working.counter("entries") // _IDS_PER_NEED
     for _ in range(_MAX_NEEDS * needs_for_all):
+        outgoing.withdraw_unused_xattrs()
         outgoing.flush()
         outgoing.wait_signatures()
         counts = _final_counts(comparison, working, channel)

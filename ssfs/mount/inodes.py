@@ -10,6 +10,7 @@ import stat
 
 from ssfs.clock import Clock
 from ssfs.model.entry import Entry
+from ssfs.model.xattrs import ACLS, translate_acl
 from ssfs.mount.attributes import (
     DIRECTORY_BYTES,
     Attributes,
@@ -128,6 +129,17 @@ class Inodes:
     def entry_attributes(self, entry: Entry, binding: Binding, opened: OpenVersion) -> Attributes:
         """The attributes of an entry inside a version."""
         return entry_attributes(entry, binding, opened, self._owners)
+
+    def xattr(self, entry: Entry, name: bytes, opened: OpenVersion) -> bytes | None:
+        """One extended attribute of an entry; ACLs name this machine's users and groups."""
+        value = opened.xattrs(entry).get(name)
+        if value is None or name not in ACLS:
+            return value
+
+        def local(kind: int, number: int) -> int:
+            return self._owners.local_number(kind, number, opened.owner_name(kind, number))
+
+        return translate_acl(value, local)
 
     def target_attributes(self, target: TopDirectory | Latest | Binding) -> Attributes:
         """The attributes of what a directory above the versions has under a name."""

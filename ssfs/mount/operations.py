@@ -4,9 +4,8 @@ pyfuse3 ends the whole mount when a handler raises anything but FUSEError, so ev
 `_answered`: what is expected becomes its errno by one table, everything else EIO and a traceback in
 the log.
 
-Changes are refused by `ssfs.mount.refusals`. Some handlers are missing on purpose: for flush, fsync, getxattr and others pyfuse3's own
-answer, ENOSYS, makes the kernel stop asking, and a listing that asks for three attributes of every file is twice as
-fast.
+Changes are refused by `ssfs.mount.refusals`. Some handlers are missing on purpose: for flush, fsync and others pyfuse3's own
+answer, ENOSYS, makes the kernel stop asking.
 
 All handlers but `read` answer without awaiting anything. `read` awaits a worker thread when the store's disk
 must be waited for.
@@ -76,6 +75,7 @@ class MountOperations(ReadOnlyOperations):
     """Answers the kernel from a `MountTree`."""
 
     supports_dot_lookup = True
+    enable_acl = True
 
     def __init__(self, tree: MountTree, on_start: Callable[[], None]) -> None:
         """Be ready for `pyfuse3.init`.
@@ -179,6 +179,21 @@ class MountOperations(ReadOnlyOperations):
         reply.f_favail = status.f_favail
         reply.f_namemax = status.f_namemax
         return reply
+
+    # -- extended attributes ---------------------------------------------------------------------
+
+    @override
+    @_answered
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        return self._tree.xattr_names(inode)
+
+    @override
+    @_answered
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        value = self._tree.xattr(inode, name)
+        if value is None:
+            raise pyfuse3.FUSEError(errno.ENODATA)
+        return value
 
     # -- directories -----------------------------------------------------------------------------
 

@@ -123,6 +123,22 @@ class MountTree:
             raise NoEntry
         return os.fsencode(node.task.latest_name)
 
+    def xattr_names(self, inode: int) -> list[bytes]:
+        """The names of an entry's extended attributes."""
+        number, entry_id = split_inode_number(inode)
+        if not number:
+            return []
+        opened = self._inodes.use(self._inodes.binding(number))
+        return sorted(opened.xattrs(row(opened, entry_id)))
+
+    def xattr(self, inode: int, name: bytes) -> bytes | None:
+        """The value of an extended attribute; None if there is no such."""
+        number, entry_id = split_inode_number(inode)
+        if not number:
+            return None
+        opened = self._inodes.use(self._inodes.binding(number))
+        return self._inodes.xattr(row(opened, entry_id), name, opened)
+
     def _parent(self, inode: int) -> int:
         number, entry_id = split_inode_number(inode)
         if not number:

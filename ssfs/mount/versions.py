@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OPEN_CATALOGS = 8
 _HELD_VERSIONS = 256
+_REMEMBERED_XATTRS = 256
 
 
 class VersionGone(Exception):
@@ -65,6 +66,7 @@ class OpenVersion:
         self._catalog: _Catalog | None = None
         self._tree: Tree | None = None
         self._groups: LinkGroups | None = None
+        self._xattrs: dict[bytes, dict[bytes, bytes]] = {}
         self._owner_names: dict[tuple[int, int], str] | None = None
         try:
             self._fd = open_directory(path)
@@ -107,6 +109,17 @@ class OpenVersion:
             self._owner_names = self._open_catalog().names_of_principals()
         return self._owner_names.get((kind, number), "")
 
+    def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
+        """The extended attributes of an entry as the source had them, by name."""
+        if not entry.xattrs:
+            return {}
+        found = self._xattrs.get(entry.xattrs)
+        if found is None:
+            if len(self._xattrs) >= _REMEMBERED_XATTRS:
+                self._xattrs.clear()
+            found = self._xattrs[entry.xattrs] = self._open_catalog().xattrs(entry)
+        return found
+
     def hard_links(self, group: int) -> tuple[int, int] | None:
         """The smallest entry id of a link group, and its number of names; None if that is one."""
         if self._groups is None:
@@ -143,6 +156,7 @@ class OpenVersion:
         if self._catalog is not None:
             self._catalog.close()
         self._tree = self._catalog = self._groups = self._owner_names = None
+        self._xattrs.clear()
 
     def close(self) -> None:
         """Let it go: from now on it can be deleted."""

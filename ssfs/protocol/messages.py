@@ -161,6 +161,7 @@ class CatalogBatch(ControlMessage, frozen=True):
 
     entries: list[Entry]
     principals: list[Principal]
+    xattr_sets: list[tuple[bytes, bytes]] = []
 
 
 class CatalogEnd(ControlMessage, frozen=True):
@@ -205,7 +206,19 @@ class Name(ControlMessage, frozen=True, tag=6):
     principal: Principal
 
 
-Change = Keep | Make | Store | Link | Remove | Name
+class Xattrs(ControlMessage, frozen=True, tag=7):
+    """A set of extended attributes that rows may name from now on.
+
+    Attributes:
+        key: What rows call it: its BLAKE3.
+        encoded: The set (`ssfs.model.xattrs`); b"" withdraws it, no row names it any more.
+    """
+
+    key: bytes
+    encoded: bytes
+
+
+Change = Keep | Make | Store | Link | Remove | Name | Xattrs
 
 
 class Changes(ControlMessage, frozen=True):

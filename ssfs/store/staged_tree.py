@@ -209,6 +209,10 @@ class StagedTree:
         """What the source calls a user or group."""
         self.catalog.name(principal)
 
+    def put_xattrs(self, key: bytes, encoded: bytes) -> None:
+        """Extended attributes that rows will name, or (empty) that none does any more."""
+        self.catalog.put_xattrs(key, encoded)
+
     # -- large files -----------------------------------------------------------------------------
 
     def open_basis(self, number: int) -> Basis | None:

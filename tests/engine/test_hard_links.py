@@ -8,6 +8,7 @@ import pytest
 from ssfs.clock import SystemClock
 from ssfs.engine.restore.local import restore_version
 from ssfs.monitor import NullMonitor
+from tests.fakes.comparing import assert_same_tree
 from tests.fakes.restores import restore_remotely
 from tests.fakes.syncs import Backup, row, stored
 from tests.fakes.trees import compare_with_version, verify_version
@@ -59,7 +60,7 @@ def check(backup: Backup, source: Path, where: Path) -> None:
             restored(backup, target)
         else:
             restore_remotely(backup.newest(), target)
-        assert names_by_inode(target) == names_by_inode(source)
+        assert_same_tree(source, target)
 
 
 def test_a_file_with_two_names_is_sent_and_stored_once(backup, source, tmp_path):

@@ -97,7 +97,7 @@ def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
     for batch in received_rows(lambda: hear(channel)):
         for entry in batch.entries:
             order.check(entry)
-        catalog.load(batch.entries, batch.principals)
+        catalog.load(batch.entries, batch.principals, batch.xattr_sets)
     if order.is_empty:
         raise RemoteProtocolError("The server sent no row")
 

@@ -22,6 +22,10 @@ class Owners:
         """User and group number of an entry."""
         return self._number(USER, entry.uid), self._number(GROUP, entry.gid)
 
+    def local(self, kind: int, number: int) -> int:
+        """This machine's number for a user's or group's number of the source."""
+        return self._number(kind, number)
+
     def _number(self, kind: int, number: int) -> int:
         key = (kind, number)
         if key not in self._local:

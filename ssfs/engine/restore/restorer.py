@@ -21,7 +21,6 @@ from ssfs.delta.signature import signature_size
 from ssfs.engine.restore.contents import Basis, Contents, Copy
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.links import Links, Turn
-from ssfs.engine.restore.owners import Owners
 from ssfs.engine.restore.target import ENDS_RUN, Target, open_target, target_error
 from ssfs.engine.restore.walk import Item, Level, Walk
 from ssfs.errors import CorruptStore
@@ -50,6 +49,7 @@ class RestoreResult(msgspec.Struct, frozen=True):
         entries: Entries that are in the target now.
         size_bytes: Content of its files.
         owners_not_set: Entries that belong to us because only root may give files away.
+        xattrs_not_set: Extended attributes (ACLs too) that only root, or no one here, may set.
         seconds: How long it took.
         problems: What could not be restored as it is.
     """
@@ -57,6 +57,7 @@ class RestoreResult(msgspec.Struct, frozen=True):
     entries: int
     size_bytes: int
     owners_not_set: int
+    xattrs_not_set: int
     seconds: float
     problems: list[EntryProblem]
 
@@ -86,7 +87,7 @@ def restore_into(
     started_s = clock.monotonic_s()
     target_fd, is_new = open_target(target)
     try:
-        place = Target(Owners(catalog), int(clock.now().timestamp() * _NS))
+        place = Target(catalog, int(clock.now().timestamp() * _NS))
         with contextlib.closing(Tree(catalog, os.dup(target_fd))) as places:
             for entry in wanted.values():
                 places.add_root(entry.parent, os.dup(target_fd))
@@ -102,7 +103,12 @@ def restore_into(
         os.close(target_fd)
     seconds = clock.monotonic_s() - started_s
     return RestoreResult(
-        restorer.entries, restorer.size_bytes, place.owners_not_set, seconds, restorer.problems
+        restorer.entries,
+        restorer.size_bytes,
+        place.owners_not_set,
+        place.xattrs_not_set,
+        seconds,
+        restorer.problems,
     )
 
 
@@ -208,6 +214,8 @@ class _Restorer:
                 raise
             reason = (error.strerror or "unknown error").lower()
             self._report(path, f"restored, but not its mode and times: {reason}")
+        if problem := self._target.take_problem():
+            self._report(path, f"restored, but {problem}")
 
     # -- the content of files --------------------------------------------------------------------
 
@@ -294,6 +302,8 @@ class _Restorer:
                 if not item.is_taken:
                     self._contents.drop(entry)
         if is_there:
+            if problem := self._target.take_problem():
+                self._report(path, f"restored, but {problem}")
             self._done(item)
         elif item.comes_again:
             self._queue.append(item)

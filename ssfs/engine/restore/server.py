@@ -65,7 +65,7 @@ def serve_restore(channel: Channel, store: Store, peer: Peer, request: Fetch) ->
         stack.callback(tree.close)
         wanted = find_wanted(catalog, request.paths)
         channel.send(_fetched(task, version, is_whole=not wanted))
-        send_rows(channel, catalog.principals(), wanted_rows(catalog, wanted))
+        send_rows(channel, catalog, wanted_rows(catalog, wanted))
         answers = stack.enter_context(contextlib.closing(Answers(channel, catalog, tree, wanted)))
         answers.run()
     return RestoreServed(task.label, str(version.id), answers.files, answers.size_bytes)

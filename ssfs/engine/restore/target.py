@@ -14,9 +14,12 @@ import stat
 from collections.abc import Callable
 
 from ssfs.engine.restore.owners import Owners
+from ssfs.engine.restore.xattrs import RestoredXattrs
 from ssfs.errors import ConfigError, StoreError, StoreFull
 from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename
 from ssfs.model.entry import Entry, Kind, st_mode
+from ssfs.source.xattrs import path_of
+from ssfs.store.catalog.reader import CatalogReader
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 ENDS_RUN = (*_FULL, errno.EROFS)
@@ -66,9 +69,15 @@ class Target:
         owners_not_set: How many entries kept us as their owner.
     """
 
-    def __init__(self, owners: Owners, now_ns: int) -> None:
-        """A target whose entries get `now_ns` as their access time, which no catalog has."""
+    def __init__(self, catalog: CatalogReader, now_ns: int) -> None:
+        """A target for the entries of a catalog.
+
+        They get `now_ns` as their access time, which no catalog has.
+        """
         self.owners_not_set = 0
+        owners = Owners(catalog)
+        self._xattrs = RestoredXattrs(catalog, owners)
+        self._problem = ""
         self._owners = owners
         self._now_ns = now_ns
         self._beside = b".ssfs-restore-" + secrets.token_hex(8).encode()
@@ -128,6 +137,16 @@ class Target:
         self._set_metadata_of_name(entry, parent_fd)
         return True
 
+    @property
+    def xattrs_not_set(self) -> int:
+        """How many extended attributes are not there, because we may not set them or nobody can."""
+        return self._xattrs.not_set
+
+    def take_problem(self) -> str:
+        """What is missing of the metadata set last; "" if it is all there."""
+        problem, self._problem = self._problem, ""
+        return problem
+
     # -- metadata --------------------------------------------------------------------------------
 
     def is_ours(self, entry: Entry, status: os.stat_result) -> bool:
@@ -141,7 +160,7 @@ class Target:
         return is_owned and status.st_nlink == 1
 
     def set_metadata(self, entry: Entry, fd: int) -> None:
-        """Owner, then mode (giving a file away clears bits), then times."""
+        """Owner, then mode (giving a file away clears bits), extended attributes, times."""
         uid, gid = self._owners.of(entry)
         try:
             os.fchown(fd, uid, gid)
@@ -151,6 +170,7 @@ class Target:
                 raise
             mode = self._mode_without_owner(entry, fd, gid)
         os.fchmod(fd, mode)
+        self._problem = self._xattrs.set(entry, fd)
         os.utime(fd, ns=(self._now_ns, _mtime_ns(entry)))
 
     def _mode_without_owner(self, entry: Entry, fd: int, gid: int) -> int:
@@ -175,6 +195,7 @@ class Target:
             with open_fd(self._beside, os.O_PATH | os.O_NOFOLLOW, dir_fd=parent_fd) as fd:
                 if not stat.S_ISLNK(os.fstat(fd).st_mode):
                     os.chmod(f"/proc/self/fd/{fd}", entry.mode)
+        self._problem = self._xattrs.set(entry, path_of(self._beside, parent_fd))
         times = (self._now_ns, _mtime_ns(entry))
         os.utime(self._beside, ns=times, dir_fd=parent_fd, follow_symlinks=False)
 

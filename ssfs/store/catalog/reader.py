@@ -7,6 +7,7 @@ from typing import Self, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.model.xattrs import decode_set
 from ssfs.store.catalog.links import LINK_GROUPS, LinkGroups
 from ssfs.store.catalog.schema import READ_ERRORS, SELECT_ENTRY, check_version, connect
 
@@ -144,6 +145,30 @@ class CatalogReader:
             return LinkGroups(self._database.execute(LINK_GROUPS))
         except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
+    def xattr_set(self, key: bytes) -> bytes:
+        """A set of extended attributes as it is stored; b"" for the key of none.
+
+        Raises:
+            CorruptStore: The catalog does not have it.
+        """
+        if not key:
+            return b""
+        encoded = self._value(bytes, "SELECT pairs FROM xattr_set WHERE digest = ?", (key,))
+        if encoded is None:
+            raise CorruptStore("Catalog has lost extended attributes", path=self.path)
+        return encoded
+
+    def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
+        """The extended attributes of an entry, by name.
+
+        Raises:
+            CorruptStore: They are damaged or lost.
+        """
+        try:
+            return decode_set(self.xattr_set(entry.xattrs))
+        except ValueError as error:
+            raise CorruptStore(f"Catalog is damaged ({error})", path=self.path) from error
 
     def content_of(self, entry_id: int) -> int:
         """The store's number of the inode that holds the entry's data; 0 if unknown."""

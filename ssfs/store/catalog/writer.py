@@ -24,6 +24,7 @@ from ssfs.model.entry import (
     Principal,
     is_valid_name,
 )
+from ssfs.model.xattrs import MAX_SET_BYTES, decode_set, set_key
 from ssfs.store.catalog.digest import digest_bytes, row_digest
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import (
@@ -41,6 +42,7 @@ from ssfs.store.catalog.schema import (
 
 _PENDING_ROWS = 1000
 _MOST_FRESH = 100_000
+_MOST_KNOWN_SETS = 10_000
 _MOST_USED_UP = 1_000_000
 """No honest client makes and removes so many entries in one session."""
 _KINDS = frozenset(Kind)
@@ -89,6 +91,9 @@ class CatalogWriter(CatalogReader):
         self._next_taken = self.first_new_id
         # Directories made since the catalog was opened: nothing can be in the way inside them.
         self._fresh_directories: set[int] = set()
+        # Sets of extended attributes that are known to be there; whether a row let go of one.
+        self._known_sets: set[bytes] = set()
+        self._has_dropped_xattrs = False
         # Ids made and removed since then: never used again.
         self._used_up: set[int] = set()
         self._known_directory: int | None = None
@@ -195,12 +200,51 @@ class CatalogWriter(CatalogReader):
         except (sqlite3.Error, OverflowError) as error:
             raise write_error(error, self.path) from error
 
-    def load(self, entries: list[Entry], principals: list[Principal]) -> None:
+    def put_xattrs(self, key: bytes, encoded: bytes) -> None:
+        """Record a set of extended attributes; an empty one withdraws what had the key.
+
+        Raises:
+            RemoteProtocolError: It is no set, or the key is not its.
+        """
+        if encoded:
+            _check_xattrs(key, encoded)
+        query = "SELECT digest, pairs FROM xattr_set WHERE digest = ?"
+        try:
+            old = self._database.execute(query, (key,)).fetchone()
+            if old is not None:
+                self._sum -= row_digest(old)
+                self._database.execute("DELETE FROM xattr_set WHERE digest = ?", (key,))
+            if encoded:
+                self._sum += row_digest((key, encoded))
+                self._database.execute("INSERT INTO xattr_set VALUES (?, ?)", (key, encoded))
+        except sqlite3.Error as error:
+            raise write_error(error, self.path) from error
+        self._known_sets.discard(key)
+
+    def unused_xattr_sets(self) -> list[bytes]:
+        """The keys of sets that no row names any more since this catalog was opened."""
+        if not self._has_dropped_xattrs:
+            return []
+        self._flush()
+        query = (
+            "SELECT digest FROM xattr_set WHERE digest NOT IN "
+            "(SELECT xattrs FROM entry WHERE xattrs <> x'')"
+        )
+        return [key for (key,) in self._database.execute(query).fetchall()]
+
+    def load(
+        self,
+        entries: list[Entry],
+        principals: list[Principal],
+        xattr_sets: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         """Insert rows of a fetched catalog as they are, in any order.
 
         Raises:
             RemoteProtocolError: A row is none that a catalog can have.
         """
+        for key, encoded in xattr_sets:
+            self.put_xattrs(key, encoded)
         for entry in entries:
             _check_values(entry)
             self._insert(entry)
@@ -219,6 +263,8 @@ class CatalogWriter(CatalogReader):
 
     def _check(self, entry: Entry) -> None:
         _check_values(entry)
+        if entry.xattrs and entry.xattrs not in self._known_sets:
+            self._check_has_xattrs(entry)
         if entry.id == ROOT_ID:
             return
         if entry.parent not in self._fresh_directories and entry.parent != self._known_directory:
@@ -226,6 +272,17 @@ class CatalogWriter(CatalogReader):
             if parent is None or parent.kind != Kind.DIRECTORY:
                 raise RemoteProtocolError(f"Entry {entry.id} has no parent directory")
             self._known_directory = entry.parent
+
+    def has_xattr_set(self, key: bytes) -> bool:
+        """Whether rows may name this set of extended attributes."""
+        return bool(self.query("SELECT 1 FROM xattr_set WHERE digest = ?", (key,)))
+
+    def _check_has_xattrs(self, entry: Entry) -> None:
+        if not self.has_xattr_set(entry.xattrs):
+            raise RemoteProtocolError(f"Entry {entry.id} has unknown extended attributes")
+        if len(self._known_sets) >= _MOST_KNOWN_SETS:
+            self._known_sets.clear()
+        self._known_sets.add(entry.xattrs)
 
     def _check_change(self, old: Entry, new: Entry) -> None:
         """Refuse another kind under an id, and a directory put below itself."""
@@ -258,6 +315,7 @@ class CatalogWriter(CatalogReader):
         self._sum += row_digest(new) - row_digest(old)
         self._count(old, -1)
         self._count(new, 1)
+        self._has_dropped_xattrs |= bool(old.xattrs) and old.xattrs != new.xattrs
         self._flush()
         try:
             self._database.execute(UPDATE_ENTRY, (*new, old.id))
@@ -269,6 +327,7 @@ class CatalogWriter(CatalogReader):
         for row in rows:
             self._sum -= row_digest(row)
             self._count(row, -1)
+            self._has_dropped_xattrs |= bool(row.xattrs)
             self._fresh_directories.discard(row.id)
             if self._known_directory == row.id:
                 self._known_directory = None
@@ -362,6 +421,15 @@ class CatalogWriter(CatalogReader):
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
         super().close()
+
+
+def _check_xattrs(key: bytes, encoded: bytes) -> None:
+    if len(encoded) > MAX_SET_BYTES or set_key(encoded) != key:
+        raise RemoteProtocolError("Extended attributes that are too long, or not their key's")
+    try:
+        decode_set(encoded)
+    except ValueError as error:
+        raise RemoteProtocolError(f"Extended attributes cannot be kept ({error})") from error
 
 
 def _check_values(entry: Entry) -> None:

@@ -1,0 +1,92 @@
+"""Extended attributes of what is restored: what the version has is set, what it has not is taken away."""
+
+import errno
+import os
+
+from ssfs.engine.restore.owners import Owners
+from ssfs.errors import CorruptStore
+from ssfs.model.entry import Entry
+from ssfs.model.xattrs import ACLS, is_kept, translate_acl
+from ssfs.store.catalog.reader import CatalogReader
+
+_NOT_OURS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP)
+_SECURITY = b"security."
+_REMEMBERED = 1000
+
+
+class RestoredXattrs:
+    """Sets the attributes of entries.
+
+    Attributes:
+        not_set: Attributes that only root may set, or that the file system has no place for.
+    """
+
+    def __init__(self, catalog: CatalogReader, owners: Owners) -> None:
+        self.not_set = 0
+        self._catalog = catalog
+        self._owners = owners
+        self._known: dict[bytes, dict[bytes, bytes]] = {}
+
+    def of(self, entry: Entry) -> dict[bytes, bytes]:
+        """The attributes of an entry as they are on this machine, by name.
+
+        Raises:
+            CorruptStore: They are lost or damaged.
+        """
+        if not entry.xattrs:
+            return {}
+        known = self._known.get(entry.xattrs)
+        if known is None:
+            known = self._catalog.xattrs(entry)
+            for acl in ACLS:
+                if acl in known:
+                    known[acl] = translate_acl(known[acl], self._owners.local)
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[entry.xattrs] = known
+        return known
+
+    def set(self, entry: Entry, target: int | bytes) -> str:
+        """Make the attributes of an open file, or of what has a name (not followed), the entry's.
+
+        Returns:
+            What went wrong, for another reason than who we are or where it is; "" for nothing.
+        """
+        try:
+            wanted = self.of(entry)
+            present = {os.fsencode(name) for name in _list(target)}
+        except CorruptStore as error:
+            return f"without its extended attributes: {error.problem}"
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                return f"without its extended attributes: {(error.strerror or '').lower()}"
+            self.not_set += len(self.of(entry))
+            return ""
+        problem = ""
+        for name in present - wanted.keys():
+            # A default ACL of the directory above leaves traces; labels are the system's to give.
+            if is_kept(name) and not name.startswith(_SECURITY):
+                problem = self._change(target, name, None) or problem
+        for name, value in wanted.items():
+            problem = self._change(target, name, value) or problem
+        return problem
+
+    def _change(self, target: int | bytes, name: bytes, value: bytes | None) -> str:
+        follows = isinstance(target, int)
+        try:
+            if value is None:
+                os.removexattr(target, name, follow_symlinks=follows)
+            else:
+                os.setxattr(target, name, value, follow_symlinks=follows)
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                reason = (error.strerror or "unknown error").lower()
+                return f"without its extended attribute {os.fsdecode(name)}: {reason}"
+            self.not_set += 1
+        return ""
+
+
+def _list(target: int | bytes) -> list[str]:
+    if isinstance(target, int):
+        return os.listxattr(target)
+    return os.listxattr(target, follow_symlinks=False)

@@ -1,0 +1,54 @@
+"""Reading the extended attributes of a source."""
+
+import errno
+import os
+
+from ssfs.model.xattrs import encode_set, is_kept
+
+_NONE_HERE = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
+
+
+def read_xattrs(target: int | bytes) -> bytes:
+    """The attributes of an open file, or of what has a name (not followed), encoded as a set.
+
+    What this process may not see (trusted.* unless root) is not there for it.
+
+    Raises:
+        OSError: They are there and cannot be read.
+    """
+    try:
+        names = _list(target)
+    except OSError as error:
+        if error.errno in _NONE_HERE:
+            return b""
+        raise
+    if not names:
+        return b""
+    pairs = []
+    for text in names:
+        name = os.fsencode(text)
+        if is_kept(name):
+            try:
+                pairs.append((name, _get(target, text)))
+            except OSError as error:
+                # Gone since it was listed, or (overlayfs) listed without being there.
+                if error.errno not in (errno.ENODATA, *_NONE_HERE):
+                    raise
+    return encode_set(pairs)
+
+
+def path_of(name: bytes, dir_fd: int) -> bytes:
+    """A path for what has a name in an open directory: there are no calls by descriptor and name."""
+    return b"/proc/self/fd/%d/%b" % (dir_fd, name)
+
+
+def _list(target: int | bytes) -> list[str]:
+    if isinstance(target, int):
+        return os.listxattr(target)
+    return os.listxattr(target, follow_symlinks=False)
+
+
+def _get(target: int | bytes, name: str) -> bytes:
+    if isinstance(target, int):
+        return os.getxattr(target, name)
+    return os.getxattr(target, name, follow_symlinks=False)

@@ -1,0 +1,88 @@
+"""Extended attributes, ACLs and hard links seen through a real mount of a real backup."""
+
+import errno
+import os
+import struct
+
+import pytest
+
+from tests.fakes.comparing import assert_same_tree
+from tests.fakes.syncs import Backup
+from tests.mount.mounts import errno_of, mounted
+
+pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
+UNDEFINED = 2**32 - 1
+DAEMON = 1
+# Ordinary users that this machine need not know.
+LET_IN, SHUT_OUT = 54321, 54322
+
+
+def acl(user: int, permissions: int) -> bytes:
+    entries = [
+        (1, 6, UNDEFINED),
+        (2, permissions, user),
+        (4, 0, UNDEFINED),
+        (16, 7, UNDEFINED),
+        (32, 0, UNDEFINED),
+    ]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def may_read(path, user: int) -> bool:
+    """Whether a process of this user can open the file."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(user)
+            os.setuid(user)
+            os.close(os.open(path, os.O_RDONLY))
+        except PermissionError:
+            os._exit(1)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "source"
+    (root / "directory").mkdir(parents=True)
+    (root / "directory/file").write_bytes(b"content")
+    os.link(root / "directory/file", root / "other name")
+    os.symlink("nowhere", root / "symlink")
+    os.setxattr(root, "user.root", b"of the root")
+    os.setxattr(root / "symlink", "trusted.link", b"its own", follow_symlinks=False)
+    os.setxattr(root / "directory", "system.posix_acl_default", acl(DAEMON, 7))
+    os.setxattr(root / "directory/file", "user.empty", b"")
+    os.setxattr(root / "directory/file", "user.binary", bytes(range(256)) * 8)
+    os.setxattr(root / "directory/file", "system.posix_acl_access", acl(LET_IN, 4))
+    return root
+
+
+@pytest.fixture
+def backup(tmp_path, cache_dir):
+    return Backup(tmp_path / "store")
+
+
+def test_a_mount_shows_them_as_the_source_has_them(backup, source, tmp_path):
+    backup.sync(source)
+    mountpoint = tmp_path / "mnt"
+    with mounted(backup.task(), mountpoint):
+        assert_same_tree(source, (mountpoint / "latest").resolve(), ignoring={"holes elsewhere"})
+        assert os.listxattr(mountpoint) == []
+        file = mountpoint / "latest" / "directory/file"
+        assert errno_of(lambda: os.getxattr(file, "user.none")) == errno.ENODATA
+        assert errno_of(lambda: os.setxattr(file, "user.new", b"")) == errno.EROFS
+
+
+def test_the_kernel_lets_in_whom_an_acl_lets_in(backup, source, tmp_path):
+    backup.sync(source)
+    mountpoint = tmp_path / "mnt"
+    with mounted(backup.task(), mountpoint, "allow_other"):
+        for above in (*mountpoint.parents, mountpoint):
+            if above.owner() == "root" and above.stat().st_mode & 0o1001 == 0:
+                os.chmod(above, above.stat().st_mode | 0o111)
+        file = (mountpoint / "latest").resolve() / "directory/file"
+        assert may_read(file, LET_IN)
+        assert not may_read(file, SHUT_OUT)
