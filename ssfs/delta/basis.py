@@ -9,7 +9,25 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+
+class Part(Protocol):
+    """A file that is read in a way of its own: one with holes.
+
+    Attributes:
+        size_bytes: How much can be read of it.
+    """
+
+    size_bytes: int
+
+    def read_at(self, view: memoryview, position: int) -> int:
+        """Fill the view from a position, perhaps not all of it; 0 where it ends."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 class Basis:
@@ -20,10 +38,15 @@ class Basis:
             since is left out, and where one has shrunk the basis ends.
     """
 
-    def __init__(self, fds: Sequence[int]) -> None:
-        """Read these descriptors, at least one; `close` closes them, whoever opened them."""
-        self._fds = tuple(fds)
-        self._ends = tuple(itertools.accumulate(os.fstat(fd).st_size for fd in self._fds))
+    def __init__(self, parts: Sequence[int | Part]) -> None:
+        """Read these descriptors or parts, at least one; `close` closes them, whoever opened them."""
+        self._parts = tuple(parts)
+        self._ends = tuple(
+            itertools.accumulate(
+                os.fstat(part).st_size if isinstance(part, int) else part.size_bytes
+                for part in self._parts
+            )
+        )
         self.size_bytes = self._ends[-1]
 
     def read_at(self, view: memoryview, position: int) -> int:
@@ -32,18 +55,18 @@ class Basis:
         Raises:
             OSError: It cannot be read.
         """
-        if len(self._fds) == 1:
-            return os.preadv(self._fds[0], [view], position)
+        if len(self._parts) == 1:
+            return _read(self._parts[0], view, position)
         part = bisect.bisect_right(self._ends, position)
-        if part == len(self._fds):
+        if part == len(self._parts):
             return 0
         start = self._ends[part - 1] if part else 0
-        return os.preadv(self._fds[part], [view[: self._ends[part] - position]], position - start)
+        return _read(self._parts[part], view[: self._ends[part] - position], position - start)
 
     def for_signature(self) -> int | Callable[[int], bytes]:
         """What `ssfs.delta.signature.signature` reads: the one descriptor, or the files in turn."""
-        if len(self._fds) == 1:
-            return self._fds[0]
+        if len(self._parts) == 1 and isinstance(self._parts[0], int):
+            return self._parts[0]
         position = 0
 
         def read(wanted: int) -> bytes:
@@ -59,9 +82,12 @@ class Basis:
 
     def close(self) -> None:
         """Close the descriptors; idempotent."""
-        fds, self._fds = self._fds, ()
-        for fd in fds:
-            os.close(fd)
+        parts, self._parts = self._parts, ()
+        for part in parts:
+            if isinstance(part, int):
+                os.close(part)
+            else:
+                part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -70,3 +96,9 @@ class Basis:
         self, _1: type[BaseException] | None, _2: BaseException | None, _3: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _read(part: int | Part, view: memoryview, position: int) -> int:
+    if isinstance(part, int):
+        return os.preadv(part, [view], position)
+    return part.read_at(view, position)

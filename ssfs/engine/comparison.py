@@ -278,7 +278,7 @@ class Comparison:
         known = record or moved
         now = now._replace(id=known.id if known else 0)
         if known is not None and judge_content(known, now) is Verdict.SAME:
-            entry = now._replace(digest=known.digest, xattrs=known.xattrs)
+            entry = now._replace(digest=known.digest, xattrs=known.xattrs, holes=known.holes)
             if moved is not None:
                 self._outgoing.keep(entry)
                 self.counts.moved += 1

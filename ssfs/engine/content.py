@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-import blake3
-
 from ssfs.delta.signature import signature_size
 from ssfs.engine.attributes import Attributes
-from ssfs.engine.outgoing import Outgoing
+from ssfs.engine.outgoing import OpenFile, Outgoing
 from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content, seen
+from ssfs.fsio.sparse import find_layout
 from ssfs.model.entry import Entry, Flag
+from ssfs.model.layout import Layout, content_digest, data_bytes
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
 from ssfs.protocol.messages import INLINE_MAX_BYTES, basis_number
@@ -26,7 +26,7 @@ from ssfs.source.reading import (
     digest_file,
     is_same,
     open_file,
-    read_whole,
+    read_stream,
 )
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
@@ -111,7 +111,8 @@ class ContentSender:
         if found.twin is not None and judge_content(found.twin, found.now) is Verdict.SAME:
             # Read under its other name.
             twin = found.twin
-            self._send_known(found, found.now._replace(digest=twin.digest, xattrs=twin.xattrs))
+            now = found.now._replace(digest=twin.digest, xattrs=twin.xattrs, holes=twin.holes)
+            self._send_known(found, now)
             return True
         try:
             with open_file(found.now.name, dir_fd) as fd:
@@ -137,9 +138,11 @@ class ContentSender:
 
     def _take_open(self, fd: int, found: Found) -> None:
         status = os.fstat(fd)
-        if status.st_size <= INLINE_MAX_BYTES:
-            self._take_small(fd, found)
-            return
+        layout = find_layout(fd, status)
+        if layout.data_bytes > INLINE_MAX_BYTES or not self._take_small(fd, found):
+            self._take_large(fd, found, status, layout)
+
+    def _take_large(self, fd: int, found: Found, status: os.stat_result, layout: Layout) -> None:
         found = _looked_again(found, status)
         known = found.same or found.record or found.moved
         basis = self._basis_of(found.now, known)
@@ -147,9 +150,9 @@ class ContentSender:
             if basis and known and judge_content(known, found.now) is Verdict.CHANGED:
                 # Most likely it will be needed: let the server work on it while we read.
                 self._ask_for_signature(basis)
-            digest, size = digest_file(fd, self._progress(found.path))
+            digest, _ = digest_file(fd, layout, self._progress(found.path))
             if is_same(status, os.fstat(fd)):
-                now = found.now._replace(digest=digest, size=size)
+                now = found.now._replace(digest=digest, holes=layout.holes)
                 if self._send_known(found, self._described(found, now, fd)):
                     if basis is not None:
                         self._drop_signature(basis)
@@ -164,34 +167,41 @@ class ContentSender:
     def _basis_of(self, now: Entry, known: Entry | None) -> _Basis | None:
         """What an interrupted run had brought over of this file, then what is recorded of it."""
         partial = self._outgoing.partial_of(now)
-        if known is not None and known.size < DELTA_MIN_BYTES:
-            known = None
+        known_bytes = data_bytes(known.size, known.holes) if known is not None else 0
+        if known_bytes < DELTA_MIN_BYTES:
+            known, known_bytes = None, 0
         if partial is None and known is None:
             return None
         return _Basis(
             basis_number(partial.number if partial else 0, known.id if known else 0),
-            (partial.size if partial else 0) + (known.size if known else 0),
+            (partial.size if partial else 0) + known_bytes,
         )
 
-    def _take_small(self, fd: int, found: Found) -> None:
+    def _take_small(self, fd: int, found: Found) -> bool:
+        """Read a small file and send what is needed; False if it is not small after all."""
         content, now, is_stable, xattrs = b"", found.now, False, b""
         for _ in range(ATTEMPTS):
             before = os.fstat(fd)
-            content = read_whole(fd, before.st_size)
+            layout = find_layout(fd, before)
+            if layout.data_bytes > INLINE_MAX_BYTES:
+                return False
+            content = read_stream(fd, layout)
+            if len(content) > INLINE_MAX_BYTES:
+                return False
             self._counts.bytes_read += len(content)
             xattrs = self._xattrs(fd, found)
             is_stable = is_same(before, os.fstat(fd))
             found = _looked_again(found, before)
-            now = found.now._replace(digest=blake3.blake3(content).digest(), size=len(content))
+            now = _with_content(found.now, layout, content)
             if is_stable:
                 break
         now = self._flagged(found, now)._replace(xattrs=xattrs)
         if not is_stable:
             now = self._unstable(found, now)
-        if self._send_known(found, now):
-            return
-        self._outgoing.store(now, content)
-        self._count(found, now, is_linked=False)
+        if not self._send_known(found, now):
+            self._outgoing.store(now, content)
+            self._count(found, now, is_linked=False)
+        return True
 
     def _send_known(self, found: Found, now: Entry) -> bool:
         """Send a row or a link if the server has this content already."""
@@ -275,15 +285,18 @@ class ContentSender:
             # Before the file is begun: its row may name no attributes that the server does not know.
             xattrs = self._xattrs(fd, found)
             try:
+                layout = find_layout(fd, before)
                 content = self._outgoing.send_content(
-                    found.now, fd, basis, self._progress(found.path)
+                    found.now, OpenFile(fd, layout), basis, self._progress(found.path)
                 )
             except OSError:
                 self._outgoing.abort_file(found.now.id)
                 raise
             is_stable = is_same(before, os.fstat(fd))
             if is_stable or attempt == _STREAM_ATTEMPTS - 1:
-                now = found.now._replace(digest=content.digest, size=content.size)
+                now = found.now._replace(
+                    digest=content.digest, size=content.size, holes=layout.holes
+                )
                 now = self._flagged(found, now)._replace(xattrs=xattrs)
                 if not is_stable:
                     now = self._unstable(found, now)
@@ -296,14 +309,15 @@ class ContentSender:
         """Send content that the server has lost; False if it cannot be read any more."""
         try:
             with open_file(entry.name, dir_fd) as fd:
-                now = seen(entry.id, entry.parent, entry.name, os.fstat(fd), root_dev)
+                status = os.fstat(fd)
+                layout = find_layout(fd, status)
+                now = seen(entry.id, entry.parent, entry.name, status, root_dev)
                 found = Found(now, None, None, None, None, path, float(now.ctime_s))
-                if now.size > INLINE_MAX_BYTES:
+                content = b"" if layout.data_bytes > INLINE_MAX_BYTES else read_stream(fd, layout)
+                if max(layout.data_bytes, len(content)) > INLINE_MAX_BYTES:
                     self._stream_whole(fd, found)
                 else:
-                    content = read_whole(fd, now.size)
-                    digest = blake3.blake3(content).digest()
-                    row = now._replace(digest=digest, size=len(content))
+                    row = _with_content(now, layout, content)
                     self._outgoing.store(self._described(found, row, fd), content)
         except OSError:
             return False
@@ -360,6 +374,13 @@ class ContentSender:
         elif not is_only_bookkeeping(found.record, now):
             self._counts.metadata_only += 1
         self._counts.linked += is_linked
+
+
+def _with_content(now: Entry, layout: Layout, content: bytes) -> Entry:
+    """The row of a file whose whole stream was read."""
+    size = layout.size if layout.is_sparse else len(content)
+    digest = content_digest(layout, content)
+    return now._replace(digest=digest, size=size, holes=layout.holes)
 
 
 def _looked_again(found: Found, status: os.stat_result) -> Found:

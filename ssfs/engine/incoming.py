@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ssfs.delta.signature import signature
 from ssfs.engine.rows import send_rows
 from ssfs.errors import ConnectionLost, RemoteProtocolError
+from ssfs.model.layout import Layout
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     Change,
@@ -114,7 +115,13 @@ class Incoming:
     def _hear_file(self, message: FileBegin | FileRaw | FileDelta | FileEnd | FileAbort) -> None:
         if isinstance(message, FileBegin):
             origin = Origin(message.dev, message.ino)
-            self._file = self._staging.begin_file(message.id, message.basis, origin)
+            layout = Layout(0)
+            if message.holes:
+                try:
+                    layout = Layout.of(message.size, message.holes)
+                except ValueError as error:
+                    raise RemoteProtocolError(f"A file with impossible holes ({error})") from error
+            self._file = self._staging.begin_file(message.id, message.basis, origin, layout)
             return
         file = self._file
         if file is None:

@@ -6,19 +6,18 @@ saying happens.
 """
 
 import grp
-import os
 import pwd
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import blake3
 
 from ssfs.clock import Clock
 from ssfs.delta.segment import Delta, SegmentCoder
 from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import InternalError, RemoteProtocolError
+from ssfs.fsio.sparse import read_at
 from ssfs.model.entry import GROUP, USER, Entry, Principal
+from ssfs.model.layout import ContentHasher, Layout
 from ssfs.model.xattrs import ACLS, acl_owners, decode_set, set_key
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
@@ -65,6 +64,13 @@ _MOST_KNOWN_SETS = 10_000
 _DIGEST_BYTES = 32
 
 
+class OpenFile(NamedTuple):
+    """A file that is open, and where it has data."""
+
+    fd: int
+    layout: Layout
+
+
 class Content(NamedTuple):
     """What a streamed file turned out to be."""
 
@@ -108,7 +114,7 @@ class Outgoing:
     def keep(self, entry: Entry) -> None:
         """New metadata or a new place; the content stays."""
         self._put(entry)
-        self._change(Keep(entry), _ROW_BYTES)
+        self._change(Keep(entry), _ROW_BYTES + len(entry.holes))
 
     def make(self, entry: Entry) -> None:
         """A directory, symlink or special file."""
@@ -118,12 +124,12 @@ class Outgoing:
     def store(self, entry: Entry, content: bytes) -> None:
         """A small file with its content."""
         self._put(entry)
-        self._change(Store(entry, content), _ROW_BYTES + len(content))
+        self._change(Store(entry, content), _ROW_BYTES + len(content) + len(entry.holes))
 
     def link(self, entry: Entry, source: int) -> None:
         """A file whose content the compared catalog has under the id `source`."""
         self._put(entry)
-        self._change(Link(entry, source), _ROW_BYTES)
+        self._change(Link(entry, source), _ROW_BYTES + len(entry.holes))
 
     def remove(self, entry_id: int) -> int:
         """An entry is gone, with all below it; how many that were."""
@@ -200,13 +206,13 @@ class Outgoing:
     # -- large files -----------------------------------------------------------------------------
 
     def send_content(
-        self, now: Entry, fd: int, basis: int, progress: Callable[[int], None]
+        self, now: Entry, file: OpenFile, basis: int, progress: Callable[[int], None]
     ) -> Content:
         """Send a file's content; `end_file` or `abort_file` must follow.
 
         Args:
             now: Whose content it is.
-            fd: The open file; read from its start.
+            file: The open file; its stream is read from the start.
             basis: Number of a basis whose signature has arrived, 0 for none.
             progress: Hears of each piece's bytes.
         """
@@ -214,8 +220,18 @@ class Outgoing:
             raise InternalError(f"Content of entry {now.id} sent in a dry run")
         self.flush()
         signature = self._signatures.get(basis) if self._is_usable(basis) else None
-        self._channel.send(FileBegin(now.id, basis if signature else 0, now.dev, now.ino))
-        hasher = blake3.blake3()
+        layout = file.layout
+        self._channel.send(
+            FileBegin(
+                now.id,
+                basis if signature else 0,
+                now.dev,
+                now.ino,
+                layout.size if layout.is_sparse else 0,
+                layout.holes,
+            )
+        )
+        hasher = ContentHasher(layout)
         coder = SegmentCoder(signature) if signature else None
         buffer = bytearray()
         position = 0
@@ -224,14 +240,18 @@ class Outgoing:
             if wanted > len(buffer):
                 buffer = bytearray(wanted)
             segment = memoryview(buffer)[:wanted]
-            count = _read_full(fd, segment, position)
+            count = read_at(file.fd, layout, segment, position)
             if not count:
-                break
+                if not layout.is_sparse or position >= layout.data_bytes:
+                    break
+                # It was cut off meanwhile, but its extents are told: zeros it is.
+                count = min(wanted, layout.data_bytes - position)
+                segment[:count] = bytes(count)
             hasher.update(segment[:count])
             self._send_segment(coder, segment[:count])
             position += count
             progress(count)
-        return Content(hasher.digest(), position)
+        return Content(hasher.digest(), layout.size if layout.is_sparse else position)
 
     def _send_segment(self, coder: SegmentCoder | None, segment: memoryview) -> None:
         if self._channel is None:
@@ -370,17 +390,6 @@ class Outgoing:
         for signature in [*self._signatures.values(), *self._open_signatures.values()]:
             if signature is not None:
                 signature.close()
-
-
-def _read_full(fd: int, view: memoryview, position: int) -> int:
-    """Fill the view from the file's position as far as the file goes; how many bytes."""
-    filled = 0
-    while filled < len(view):
-        count = os.preadv(fd, [view[filled:]], position + filled)
-        if count == 0:
-            break
-        filled += count
-    return filled
 
 
 def _unasked(basis: int) -> RemoteProtocolError:

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 
 from ssfs.errors import StoreError, StoreFull
+from ssfs.fsio.sparse import find_layout, read_at, write_at
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 COPY_BYTES = 1 << 20
@@ -57,9 +58,13 @@ def copy_file(
         open_fd(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=source_fd) as source,
         open_fd(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=target_fd, mode=mode) as copy,
     ):
-        while content := os.read(source, COPY_BYTES):
-            write_all(copy, content)
-            copied += len(content)
+        layout = find_layout(source, os.fstat(source))
+        buffer = memoryview(bytearray(min(COPY_BYTES, layout.data_bytes)))
+        while buffer and (count := read_at(source, layout, buffer, copied)):
+            write_at(copy, layout, buffer[:count], copied)
+            copied += count
+        if layout.is_sparse:
+            os.ftruncate(copy, layout.size)
     return copied
 
 

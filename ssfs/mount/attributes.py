@@ -12,6 +12,7 @@ import stat
 from typing import NamedTuple
 
 from ssfs.model.entry import GROUP, MAX_ENTRY_ID, ROOT_ID, USER, Entry, Kind, st_mode
+from ssfs.model.layout import data_bytes
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.versions import OpenVersion
@@ -37,6 +38,7 @@ class Attributes(NamedTuple):
         gid: This machine's number of the group.
         rdev: Device number of a device.
         size: In bytes.
+        data_bytes: Likewise, holes left out.
         mtime_ns: Since 1970; may be negative.
         name_timeout_s: How long the name may be believed to lead here.
         timeout_s: How long the other attributes may be believed.
@@ -49,12 +51,13 @@ class Attributes(NamedTuple):
     gid: int
     rdev: int
     size: int
+    data_bytes: int
     mtime_ns: int
     name_timeout_s: float
     timeout_s: float
 
 
-ABSENT = Attributes(0, 0, 1, 0, 0, 0, 0, 0, VERSION_TIMEOUT_S, VERSION_TIMEOUT_S)
+ABSENT = Attributes(0, 0, 1, 0, 0, 0, 0, 0, 0, VERSION_TIMEOUT_S, VERSION_TIMEOUT_S)
 """A name that no entry of a version has, and never will have."""
 
 
@@ -87,6 +90,7 @@ def entry_attributes(
         owners.local_number(GROUP, entry.gid, opened.owner_name(GROUP, entry.gid)),
         entry.rdev,
         size,
+        data_bytes(size, entry.holes),
         entry.mtime_s * _NS + entry.mtime_ns,
         VERSION_TIMEOUT_S,
         VERSION_TIMEOUT_S,
@@ -104,6 +108,7 @@ def version_attributes(binding: Binding, owners: Owners) -> Attributes:
         owners.local_number(GROUP, root.gid, root.group),
         0,
         DIRECTORY_BYTES,
+        DIRECTORY_BYTES,
         root.mtime_s * _NS + root.mtime_ns,
         TOP_TIMEOUT_S,
         VERSION_TIMEOUT_S,
@@ -114,4 +119,4 @@ def top_attributes(
     inode: int, mode: int, size: int, mtime_ns: int, owner: tuple[int, int]
 ) -> Attributes:
     """The attributes of something above the versions."""
-    return Attributes(inode, mode, 1, *owner, 0, size, mtime_ns, TOP_TIMEOUT_S, TOP_TIMEOUT_S)
+    return Attributes(inode, mode, 1, *owner, 0, size, size, mtime_ns, TOP_TIMEOUT_S, TOP_TIMEOUT_S)

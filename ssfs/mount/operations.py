@@ -130,18 +130,17 @@ class MountOperations(ReadOnlyOperations):
     def _fill(
         self, entry: pyfuse3.EntryAttributes, attributes: Attributes
     ) -> pyfuse3.EntryAttributes:
-        inode, mode, nlink, uid, gid, rdev, size, mtime_ns, name_timeout_s, timeout_s = attributes
+        inode, mode, nlink, uid, gid, rdev, size, data_bytes, mtime_ns, *timeouts_s = attributes
         entry.st_ino = inode
         entry.generation = self._generation
-        entry.entry_timeout = name_timeout_s
-        entry.attr_timeout = timeout_s
+        entry.entry_timeout, entry.attr_timeout = timeouts_s
         entry.st_mode = mode
         entry.st_nlink = nlink
         entry.st_uid = uid
         entry.st_gid = gid
         entry.st_rdev = rdev
         entry.st_size = size
-        entry.st_blocks = -(-size // BLOCK_BYTES)
+        entry.st_blocks = -(-data_bytes // BLOCK_BYTES)
         entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
         return entry
 

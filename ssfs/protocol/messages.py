@@ -247,12 +247,16 @@ class FileBegin(ControlMessage, frozen=True):
         basis: Number of the basis that FileDelta frames are against; 0: none come.
         dev: Device number of the file at the source; in a restore 0.
         ino: Its inode number likewise: what a later `Partial` is known by.
+        size: Of a sparse file, holes included; else 0.
+        holes: The extents of a sparse file, as in its row: its content is what is in them.
     """
 
     id: int
     basis: int
     dev: int
     ino: int
+    size: int = 0
+    holes: bytes = b""
 
 
 class FileEnd(ControlMessage, frozen=True):

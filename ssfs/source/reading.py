@@ -10,7 +10,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-import blake3
+from ssfs.fsio.sparse import read_at
+from ssfs.model.layout import ContentHasher, Layout
 
 READ_BYTES = 1 << 20
 ATTEMPTS = 3
@@ -57,26 +58,38 @@ def is_same(before: os.stat_result, after: os.stat_result) -> bool:
     )
 
 
-def read_whole(fd: int, size: int) -> bytes:
-    """The content of a small file of about `size` bytes."""
+def read_stream(fd: int, layout: Layout) -> bytes:
+    """The content of a small file, without its holes.
+
+    One without holes is read to its end, or 1 MiB beyond where that was to be: there are files that
+    say they are empty and are not (/proc).
+    """
+    if not layout.is_sparse:
+        return _read_whole(fd, layout.size)
+    buffer = bytearray(layout.data_bytes)
+    # What a sparse file has lost meanwhile reads as zeros: its extents are told already.
+    read_at(fd, layout, memoryview(buffer), 0)
+    return bytes(buffer)
+
+
+def _read_whole(fd: int, size: int) -> bytes:
     content = os.pread(fd, size + 1, 0)
     if len(content) == size or not content:
         return content
     pieces = [content]
     position = len(content)
-    while piece := os.pread(fd, READ_BYTES, position):
+    while position < size + READ_BYTES and (piece := os.pread(fd, READ_BYTES, position)):
         pieces.append(piece)
         position += len(piece)
     return b"".join(pieces)
 
 
-def digest_file(fd: int, progress: Callable[[int], None]) -> tuple[bytes, int]:
-    """BLAKE3 and length of the content; `progress` hears of each piece's bytes."""
-    hasher = blake3.blake3()
-    buffer = bytearray(READ_BYTES)
-    view = memoryview(buffer)
+def digest_file(fd: int, layout: Layout, progress: Callable[[int], None]) -> tuple[bytes, int]:
+    """Digest of the content, and length of the stream; `progress` hears of each piece's bytes."""
+    hasher = ContentHasher(layout)
+    view = memoryview(bytearray(min(READ_BYTES, layout.data_bytes)))
     position = 0
-    while count := os.preadv(fd, [buffer], position):
+    while view and (count := read_at(fd, layout, view, position)):
         hasher.update(view[:count])
         position += count
         progress(count)

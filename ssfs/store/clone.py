@@ -224,7 +224,7 @@ class Reconciler:
 
     def _base_row(self, entry: Entry) -> Entry | None:
         row = self._base.catalog.entry(entry.id) if self._base is not None else None
-        same = row is not None and (row.kind, row.size, row.digest) == entry_content(entry)
+        same = row is not None and entry_content(row) == entry_content(entry)
         return row if same else None
 
     def _in_base(self, entry: Entry) -> tuple[int, os.stat_result] | None:
@@ -245,6 +245,6 @@ def _as_staged(entry: Entry, status: os.stat_result) -> StagedFile:
     return StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
-def entry_content(entry: Entry) -> tuple[int, int, bytes]:
+def entry_content(entry: Entry) -> tuple[int, int, bytes, bytes]:
     """What must be equal for two files to have the same data."""
-    return (entry.kind, entry.size, entry.digest)
+    return (entry.kind, entry.size, entry.digest, entry.holes)

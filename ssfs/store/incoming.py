@@ -7,11 +7,12 @@ and never lost.
 import os
 from typing import TYPE_CHECKING
 
-import blake3
-
 from ssfs.delta.patch import apply_delta
 from ssfs.errors import RemoteProtocolError
 from ssfs.fsio.disk import start_write_back, write_all
+from ssfs.fsio.sparse import write_at
+from ssfs.model.entry import Entry
+from ssfs.model.layout import ContentHasher, Layout
 from ssfs.store.partials import Part
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 24 << 20
 """A delta makes at most this much of the new file (PROTOCOL.md, step 5)."""
 _MAX_DELTA_BYTES = SEGMENT_BYTES + (1 << 20)
+_PLAIN = Layout(0)
 _WRITE_BACK_BYTES = 8 << 20
 """Handed to the disk at a time, long before a checkpoint waits for it."""
 
@@ -31,19 +33,21 @@ class IncomingFile:
         entry_id: Whose content it is.
         part: The file it is made in.
         fd: Its descriptor.
-        size: Bytes so far.
+        size: Bytes of its stream so far.
+        layout: Where they belong, if it is sparse.
         basis: What deltas are against; `close` closes it.
     """
 
-    def __init__(self, entry_id: int, part: Part, fd: int) -> None:
+    def __init__(self, entry_id: int, part: Part, fd: int, layout: Layout = _PLAIN) -> None:
         """Write to `fd`, which is `part` and is taken over."""
         self.entry_id = entry_id
         self.part = part
         self.fd = fd
         self.size = 0
+        self.layout = layout
         self.basis: Basis | None = None
         self._delta = bytearray()
-        self._hasher = blake3.blake3()
+        self._hasher = ContentHasher(layout)
         self._written_back = 0
 
     def write(self, content: bytes | memoryview) -> None:
@@ -54,6 +58,12 @@ class IncomingFile:
 
     def _write(self, content: bytes | memoryview) -> None:
         self._hasher.update(content)
+        if self.layout.is_sparse:
+            if self.size + len(content) > self.layout.data_bytes:
+                raise RemoteProtocolError("More content than the file has extents for")
+            write_at(self.fd, self.layout, content, self.size)
+            self.size += len(content)
+            return
         write_all(self.fd, content)
         self.size += len(content)
         if self.size - self._written_back >= _WRITE_BACK_BYTES:
@@ -71,9 +81,17 @@ class IncomingFile:
             apply_delta(self.basis, self._delta, self._write, limit=SEGMENT_BYTES)
             self._delta.clear()
 
-    def digest(self) -> bytes:
-        """BLAKE3 of what was received."""
-        return self._hasher.digest()
+    def is_of(self, entry: Entry) -> bool:
+        """Whether what was received is this entry's content; then the file is as long as it has to be."""
+        layout = self.layout
+        if (entry.holes, entry.digest) != (layout.holes, self._hasher.digest()):
+            return False
+        if not layout.is_sparse:
+            return self.size == entry.size
+        if (layout.size, layout.data_bytes) != (entry.size, self.size):
+            return False
+        os.ftruncate(self.fd, entry.size)
+        return True
 
     def close(self) -> None:
         """Release the descriptors."""

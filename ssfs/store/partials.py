@@ -16,7 +16,8 @@ import re
 import stat
 from typing import NamedTuple
 
-from ssfs.fsio.disk import link_file, remove_tree
+from ssfs.fsio.disk import link_file, open_fd, remove_tree
+from ssfs.fsio.sparse import find_layout
 from ssfs.protocol.messages import INLINE_MAX_BYTES, Partial
 from ssfs.store.staged import StagedRows
 
@@ -43,7 +44,7 @@ class Part(NamedTuple):
     Attributes:
         name: Its name there.
         origin: Which source file it is (a part of).
-        size: Bytes; 0 while it is being received.
+        size: Bytes, holes left out; 0 while it is being received.
     """
 
     name: bytes
@@ -113,11 +114,18 @@ class Partials:
                 remove_tree(name, dir_fd=self._fd)
                 continue
             sequence, dev, ino, entry_id = map(int, match.groups())
-            part = Part(name, Origin(dev, ino), status.st_size)
+            part = Part(name, Origin(dev, ino), self._stream_bytes(name, status))
             found.append((sequence, part, entry_id, status.st_ino))
             self._sequence = max(self._sequence, sequence)
         found.sort(reverse=True)
         return [(part, entry_id, inode) for _, part, entry_id, inode in found]
+
+    def _stream_bytes(self, name: bytes, status: os.stat_result) -> int:
+        """How much is in a part, holes left out."""
+        if status.st_blocks * 512 >= status.st_size:
+            return status.st_size
+        with open_fd(name, _OPEN, dir_fd=self._fd) as fd:
+            return find_layout(fd, status).data_bytes
 
     def announced(self) -> list[Partial]:
         """What the client may use as bases."""
@@ -166,7 +174,8 @@ class Partials:
 
     def abandon(self, part: Part) -> None:
         """Keep what arrived of a file whose sending broke off or went wrong, if it is the most so far."""
-        size = os.stat(part.name, dir_fd=self._fd, follow_symlinks=False).st_size
+        status = os.stat(part.name, dir_fd=self._fd, follow_symlinks=False)
+        size = self._stream_bytes(part.name, status)
         other = self._abandoned.get(part.origin)
         if size <= (other.size if other else INLINE_MAX_BYTES):
             self._unlink(part.name)

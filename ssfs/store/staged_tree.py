@@ -9,12 +9,12 @@ import contextlib
 import os
 from typing import NamedTuple
 
-import blake3
-
 from ssfs.delta.basis import Basis
 from ssfs.errors import RemoteProtocolError
 from ssfs.fsio.disk import fsync, remove_tree, rename, write_all
+from ssfs.fsio.sparse import DataFile, find_layout, write_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
+from ssfs.model.layout import Layout, content_digest, data_bytes
 from ssfs.protocol.messages import Partial, basis_parts
 from ssfs.store.catalog.schema import PARKED
 from ssfs.store.catalog.writer import CatalogWriter, Placement
@@ -27,6 +27,7 @@ from ssfs.store.tree import Tree
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HAS_DATA = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK)
 _DIGEST_BYTES = 32
+_PLAIN = Layout(0)
 
 
 class Workbench(NamedTuple):
@@ -117,7 +118,9 @@ class StagedTree:
     def store(self, entry: Entry, content: bytes) -> None:
         """A small file with its content; what does not match its digest is asked for again."""
         _check_file(entry)
-        if len(content) != entry.size or blake3.blake3(content).digest() != entry.digest:
+        layout = Layout.of(entry.size, entry.holes)
+        is_whole = len(content) == layout.data_bytes
+        if not is_whole or content_digest(layout, content) != entry.digest:
             self.lack(entry)
             return
         is_new = self._place(entry, self.catalog.take_content()).old is None
@@ -129,7 +132,11 @@ class StagedTree:
                 os.unlink(name, dir_fd=fd)
         file = os.open(name, _CREATE, 0o400, dir_fd=fd)
         try:
-            write_all(file, content)
+            if layout.is_sparse:
+                write_at(file, layout, content, 0)
+                os.ftruncate(file, entry.size)
+            else:
+                write_all(file, content)
             self._record_staged(entry, file)
         finally:
             os.close(file)
@@ -225,21 +232,21 @@ class StagedTree:
         """
         partial, entry_id = basis_parts(number)
         with contextlib.ExitStack() as stack:
-            fds: list[int] = []
+            found: list[DataFile] = []
             if partial:
                 parts = self._partials.open(partial)
                 if parts is None:
                     return None
-                fds += parts
                 for fd in parts:
                     stack.callback(os.close, fd)
+                found += (DataFile(fd, find_layout(fd, os.fstat(fd))) for fd in parts)
             content = self._open_content(entry_id)
             if content is not None:
-                fds.append(content)
+                found.append(content)
             stack.pop_all()
-        return Basis(fds) if fds else None
+        return Basis([file.plain_or_self() for file in found]) if found else None
 
-    def _open_content(self, entry_id: int) -> int | None:
+    def _open_content(self, entry_id: int) -> DataFile | None:
         trees = []
         if self._base is not None and entry_id not in self._not_in_base:
             trees.append((self._base.catalog, self._base.tree))
@@ -250,17 +257,20 @@ class StagedTree:
             if entry is not None and entry.kind == Kind.FILE:
                 with contextlib.suppress(OSError):
                     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-                    return os.open(entry.name, flags, dir_fd=tree.directory(entry.parent))
+                    fd = os.open(entry.name, flags, dir_fd=tree.directory(entry.parent))
+                    return DataFile(fd, Layout.of(entry.size, entry.holes))
         return None
 
-    def begin_file(self, entry_id: int, basis_number: int, origin: Origin) -> IncomingFile:
-        """Begin to receive a large file.
+    def begin_file(
+        self, entry_id: int, basis_number: int, origin: Origin, layout: Layout = _PLAIN
+    ) -> IncomingFile:
+        """Begin to receive a large file, sparse if its layout is.
 
         The caller hands it to `finish_file` or `abandon_file`, or closes it: then what has arrived is a partial of
         the next run.
         """
         part, fd = self._partials.create(origin, entry_id)
-        file = IncomingFile(entry_id, part, fd)
+        file = IncomingFile(entry_id, part, fd, layout)
         with contextlib.ExitStack() as stack:
             stack.callback(file.close)
             if basis_number:
@@ -276,7 +286,7 @@ class StagedTree:
             _check_file(entry)
             if entry.id != file.entry_id:
                 raise RemoteProtocolError(f"Entry {entry.id} ends the file of {file.entry_id}")
-            is_whole = (file.size, file.digest()) == (entry.size, entry.digest)
+            is_whole = file.is_of(entry)
             if is_whole:
                 self._record_staged(entry, file.fd)
         if not is_whole:
@@ -350,7 +360,7 @@ class StagedTree:
         if self._fsync_each:
             fsync(fd)
         self._remember_staged(entry, os.fstat(fd))
-        self.new_bytes += entry.size
+        self.new_bytes += data_bytes(entry.size, entry.holes)
 
     def _remember_staged(self, entry: Entry, status: os.stat_result) -> None:
         self._staged.append(StagedFile(entry.id, status.st_ino, status.st_mtime_ns, status.st_size))

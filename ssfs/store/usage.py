@@ -28,14 +28,17 @@ _USAGE_MAX_BYTES = 64 << 20
 
 # A file whose inode has no number counts as one of its own.
 _INODE = "CASE {0}.content WHEN 0 THEN -{0}.id ELSE {0}.content END"
+# Holes take no room.
+_BYTES = "CASE {0}.holes WHEN x'' THEN {0}.size ELSE data_bytes({0}.size, {0}.holes) END"
 _WHOLE = f"""
 SELECT COALESCE(SUM(size), 0) FROM (
-  SELECT DISTINCT {_INODE.format("entry")}, size FROM entry WHERE kind = 1 AND size > 0)
+  SELECT DISTINCT {_INODE.format("entry")}, {_BYTES.format("entry")} AS size
+  FROM entry WHERE kind = 1 AND size > 0)
 """  # noqa: S608
 # First along the ids of both, which is one pass over each and leaves next to nothing of a usual night ...
 _CANDIDATES = f"""
 CREATE TEMP TABLE candidate AS
-SELECT DISTINCT {_INODE.format("n")} AS inode, n.size AS size
+SELECT DISTINCT {_INODE.format("n")} AS inode, {_BYTES.format("n")} AS size
 FROM main.entry n LEFT JOIN older.entry o ON o.id = n.id
 WHERE n.kind = 1 AND n.size > 0 AND
   (o.id IS NULL OR o.size <> n.size OR {_INODE.format("o")} <> {_INODE.format("n")})
@@ -43,7 +46,7 @@ WHERE n.kind = 1 AND n.size > 0 AND
 # ... then one more over the older one: what has another id there is not new either.
 _ADDED = f"""
 SELECT COALESCE(SUM(size), 0) FROM candidate WHERE (inode, size) NOT IN (
-  SELECT {_INODE.format("o")}, o.size FROM older.entry o
+  SELECT {_INODE.format("o")}, {_BYTES.format("o")} FROM older.entry o
   WHERE o.kind = 1 AND {_INODE.format("o")} IN (SELECT inode FROM candidate))
 """  # noqa: S608
 

@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import blake3
-
+from ssfs.fsio.sparse import find_layout
 from ssfs.model.entry import Entry, Kind, kind_of_mode
 from ssfs.model.version import VersionId, parse_version_id
+from ssfs.source.reading import digest_file
 from ssfs.store.catalog.digest import digest_bytes, rows_digest
 from ssfs.store.catalog.schema import APPLICATION_ID, CATALOG_VERSION
 from ssfs.store.version import Version
@@ -546,11 +546,10 @@ def _id_of(path: bytes) -> VersionId:
 
 
 def _digest(path: bytes) -> bytes:
-    hasher = blake3.blake3()
     with open(path, "rb", buffering=0) as file:
-        while piece := file.read(1 << 20):
-            hasher.update(piece)
-    return hasher.digest()
+        layout = find_layout(file.fileno(), os.fstat(file.fileno()))
+        digest, _ = digest_file(file.fileno(), layout, lambda _: None)
+    return digest
 
 
 def _raise(wrong: list[str], path: bytes) -> None:

@@ -281,3 +281,17 @@ def test_reserve_is_the_stores_to_set(daily: Daily, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "statvfs", lambda _path: disk(f_favail=499_999))
     with pytest.raises(StoreFull, match="inodes"):
         check_room(point)
+
+
+def test_holes_take_no_room(tmp_path, cache_dir):
+    source = tmp_path / "source"
+    source.mkdir()
+    with open(source / "image", "wb") as file:
+        file.seek(1 << 40)
+        file.write(b"x" * 4096)
+    backup = Backup(tmp_path / "sparse-store")
+    backup.sync(source)
+    assert task_usage_bytes(backup.task()) == 4096
+    os.truncate(source / "image", 1 << 41)
+    backup.sync(source)
+    assert task_usage_bytes(backup.task()) == 2 * 4096

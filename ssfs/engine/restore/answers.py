@@ -19,7 +19,9 @@ from ssfs.engine.restore.contents import (
 )
 from ssfs.engine.restore.requests import Request, Requests
 from ssfs.errors import CorruptStore, InternalError, RemoteProtocolError
+from ssfs.fsio.sparse import read_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind
+from ssfs.model.layout import Layout, data_bytes
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     CHANGES_TARGET_BYTES,
@@ -37,6 +39,7 @@ from ssfs.protocol.messages import (
     NoContent,
     WantContents,
 )
+from ssfs.source.reading import read_stream
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.tree import Tree
 
@@ -162,7 +165,8 @@ class Answers:
         while self._requests and len(files) < _MOST_FILES_PER_FRAME and size < CHANGES_TARGET_BYTES:
             request = self._requests.first
             entry = self._entry(request)
-            if request.signature is not None or entry.size > INLINE_MAX_BYTES:
+            is_small = data_bytes(entry.size, entry.holes) <= INLINE_MAX_BYTES
+            if request.signature is not None or not is_small:
                 break
             self._requests.answered(request)
             try:
@@ -189,14 +193,19 @@ class Answers:
             raise _Unreadable(cannot_be_found(error)) from error
 
     def _read_small(self, entry: Entry) -> bytes:
+        layout = Layout.of(entry.size, entry.holes)
         fd = self._open(entry)
         try:
-            content = os.read(fd, entry.size + 1)
+            if layout.is_sparse:
+                is_whole = os.fstat(fd).st_size == entry.size
+                content = read_stream(fd, layout) if is_whole else b""
+            else:
+                content = os.read(fd, entry.size + 1)
         except OSError as error:
             raise _Unreadable(cannot_be_read(error)) from error
         finally:
             os.close(fd)
-        if len(content) != entry.size:
+        if len(content) != layout.data_bytes:
             raise _Unreadable(DAMAGED)
         return content
 
@@ -231,14 +240,15 @@ class Answers:
     def _send_segments(self, entry: Entry, fd: int, coder: SegmentCoder | None) -> None:
         if os.fstat(fd).st_size != entry.size:
             raise _Unreadable(DAMAGED)
+        layout = Layout.of(entry.size, entry.holes)
         buffer = bytearray()
         position = 0
-        while position < entry.size:
-            wanted = min(coder.wanted_bytes if coder else _READ_BYTES, entry.size - position)
+        while position < layout.data_bytes:
+            wanted = min(coder.wanted_bytes if coder else _READ_BYTES, layout.data_bytes - position)
             if wanted > len(buffer):
                 buffer = bytearray(wanted)
             segment = memoryview(buffer)[:wanted]
-            _read_full(fd, segment, position)
+            _read_full(fd, layout, segment, position)
             coded = coder.encode(segment) if coder else None
             if isinstance(coded, Delta):
                 self._send_delta(coded.payload)
@@ -254,14 +264,10 @@ class Answers:
             self._send(FileDelta(end >= len(delta), delta[at:end]))
 
 
-def _read_full(fd: int, view: memoryview, position: int) -> None:
-    """Fill the view from the file's position."""
-    filled = 0
-    while filled < len(view):
-        try:
-            count = os.preadv(fd, [view[filled:]], position + filled)
-        except OSError as error:
-            raise _Unreadable(cannot_be_read(error)) from error
-        if count == 0:
+def _read_full(fd: int, layout: Layout, view: memoryview, position: int) -> None:
+    """Fill the view from a position of the stream."""
+    try:
+        if read_at(fd, layout, view, position) != len(view):
             raise _Unreadable(DAMAGED)
-        filled += count
+    except OSError as error:
+        raise _Unreadable(cannot_be_read(error)) from error

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import blake3
-
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import COPY_BYTES, write_all
+from ssfs.fsio.sparse import read_at, write_at
 from ssfs.model.entry import Entry
+from ssfs.model.layout import ContentHasher, Layout
 from ssfs.store.tree import Tree
 
 DAMAGED = "its content in the store is damaged"
@@ -21,27 +21,32 @@ class Copy:
     """A file that is being written; what it holds is digested on the way.
 
     Attributes:
-        size: Bytes so far.
+        layout: Where its data belongs.
+        size: Bytes of its stream so far.
         failure: What a write failed with, if one did.
     """
 
-    def __init__(self, fd: int, progress: Callable[[int], None]) -> None:
-        """A copy that grows at `fd`'s position; `progress` hears of each piece's bytes."""
+    def __init__(self, fd: int, layout: Layout, progress: Callable[[int], None]) -> None:
+        """A copy in the empty file `fd`; `progress` hears of each piece's bytes."""
+        self.layout = layout
         self.size = 0
         self.failure: OSError | None = None
         self._fd = fd
-        self._hasher = blake3.blake3()
+        self._hasher = ContentHasher(layout)
         self._progress = progress
 
     def write(self, content: bytes | memoryview) -> None:
-        """The next bytes.
+        """The next bytes of the stream.
 
         Raises:
             OSError: They cannot be written; it is in `failure`, too.
         """
         self._hasher.update(content)
         try:
-            write_all(self._fd, content)
+            if self.layout.is_sparse:
+                write_at(self._fd, self.layout, content, self.size)
+            else:
+                write_all(self._fd, content)
         except OSError as error:
             self.failure = error
             raise
@@ -49,8 +54,11 @@ class Copy:
         self._progress(len(content))
 
     def is_of(self, entry: Entry) -> bool:
-        """Whether what was written is this entry's content."""
-        return self._hasher.digest() == entry.digest
+        """Whether what was written is this entry's content; then the file is as long as it has to be."""
+        is_right = self._hasher.digest() == entry.digest
+        if is_right and self.layout.is_sparse:
+            os.ftruncate(self._fd, entry.size)
+        return is_right
 
 
 class Basis(NamedTuple):
@@ -150,14 +158,18 @@ class TreeContents:
         except CorruptStore as error:
             return Outcome(cannot_be_found(error))
         try:
-            while True:
+            if copy.layout.is_sparse and os.fstat(fd).st_size != entry.size:
+                return Outcome(DAMAGED)
+            buffer = memoryview(bytearray(min(COPY_BYTES, copy.layout.data_bytes)))
+            while buffer:
                 try:
-                    content = os.read(fd, COPY_BYTES)
+                    count = read_at(fd, copy.layout, buffer, copy.size)
                 except OSError as error:
                     return Outcome(cannot_be_read(error))
-                if not content:
-                    return Outcome() if copy.is_of(entry) else Outcome(DAMAGED)
-                copy.write(content)
+                if not count:
+                    break
+                copy.write(buffer[:count])
+            return Outcome() if copy.is_of(entry) else Outcome(DAMAGED)
         finally:
             os.close(fd)
 

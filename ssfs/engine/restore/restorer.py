@@ -24,7 +24,9 @@ from ssfs.engine.restore.links import Links, Turn
 from ssfs.engine.restore.target import ENDS_RUN, Target, open_target, target_error
 from ssfs.engine.restore.walk import Item, Level, Walk
 from ssfs.errors import CorruptStore
+from ssfs.fsio.sparse import is_empty_in_holes
 from ssfs.model.entry import Entry, Kind
+from ssfs.model.layout import Layout
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import Monitor
 from ssfs.protocol.messages import INLINE_MAX_BYTES
@@ -249,10 +251,13 @@ class _Restorer:
                 status = os.fstat(fd)
                 if status.st_size != entry.size or not self._target.is_ours(entry, status):
                     return False
-                digest, _ = digest_file(fd, lambda _: self._monitor.advance(0, 0, item.path))
+                layout = Layout.of(entry.size, entry.holes)
+                digest, _ = digest_file(
+                    fd, layout, lambda _: self._monitor.advance(0, 0, item.path)
+                )
+                if digest != entry.digest or not is_empty_in_holes(fd, layout):
+                    return False
             except OSError:
-                return False
-            if digest != entry.digest:
                 return False
             self._set_metadata(entry, fd, item.path)
         self._monitor.advance(0, entry.size, item.path)
@@ -273,7 +278,8 @@ class _Restorer:
     def _fill(self, item: Item, fd: int) -> bool:
         """Write a file's content; False if it is not to be had, or not yet."""
         item.is_taken = True
-        copy = Copy(fd, lambda count: self._monitor.advance(0, count, item.path))
+        layout = Layout.of(item.entry.size, item.entry.holes)
+        copy = Copy(fd, layout, lambda count: self._monitor.advance(0, count, item.path))
         outcome = self._contents.take(item.entry, copy)
         item.comes_again = outcome.comes_again
         if outcome.problem:

@@ -55,7 +55,7 @@ class Stream:
     def _write(self, content: bytes | memoryview) -> None:
         if self._is_spoilt:
             return
-        if self._copy.size + len(content) > self._entry.size:
+        if self._copy.size + len(content) > self._copy.layout.data_bytes:
             raise too_much(self._entry.id)
         with self._noting_failures():
             self._copy.write(content)
@@ -63,7 +63,7 @@ class Stream:
     def _patch(self, basis_fd: int, delta: bytes) -> None:
         if self._is_spoilt:
             return
-        limit = min(SEGMENT_BYTES, self._entry.size - self._copy.size)
+        limit = min(SEGMENT_BYTES, self._copy.layout.data_bytes - self._copy.size)
         with self._noting_failures():
             apply_delta(basis_fd, delta, self._copy.write, limit=limit)
 

@@ -22,6 +22,7 @@ from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.stream import Stream, stray, too_much
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.model.entry import Entry
+from ssfs.model.layout import data_bytes
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
     INLINE_MAX_BYTES,
@@ -118,10 +119,11 @@ class ChannelContents:
         """Count a file in or out of the window."""
         if by > 0:
             self._asked.append(asked)
-        if asked.entry.size > INLINE_MAX_BYTES:
+        size = data_bytes(asked.entry.size, asked.entry.holes)
+        if size > INLINE_MAX_BYTES:
             self._large_files += by
         else:
-            self._small_bytes += by * asked.entry.size
+            self._small_bytes += by * size
         self._signature_bytes += by * asked.signature_bytes
 
     def flush(self) -> None:
@@ -209,7 +211,7 @@ class ChannelContents:
         entry_id, content = self._arrived.popleft()
         if entry_id != asked.entry.id:
             raise stray(entry_id)
-        if len(content) > asked.entry.size:
+        if len(content) > data_bytes(asked.entry.size, asked.entry.holes):
             raise too_much(entry_id)
         return content
 

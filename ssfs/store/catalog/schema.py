@@ -12,6 +12,7 @@ import urllib.parse
 from ssfs.errors import CorruptStore, RemoteProtocolError, SsfsError
 from ssfs.fsio.disk import store_error
 from ssfs.model.entry import Entry, Kind
+from ssfs.model.layout import data_bytes
 
 APPLICATION_ID = 0x73736673
 CATALOG_VERSION = 1
@@ -107,9 +108,12 @@ def connect(path: bytes, mode: str) -> sqlite3.Connection:
     """
     uri = catalog_uri(path, mode)
     try:
-        return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise CorruptStore(f"Catalog cannot be opened ({error})", path=path) from error
+    # data_bytes(size, holes): how much of a file is no hole.
+    database.create_function("data_bytes", 2, data_bytes, deterministic=True)
+    return database
 
 
 def check_version(database: sqlite3.Connection, path: bytes) -> None:

@@ -24,6 +24,7 @@ from ssfs.model.entry import (
     Principal,
     is_valid_name,
 )
+from ssfs.model.layout import Layout
 from ssfs.model.xattrs import MAX_SET_BYTES, decode_set, set_key
 from ssfs.store.catalog.digest import digest_bytes, row_digest
 from ssfs.store.catalog.reader import CatalogReader
@@ -432,6 +433,15 @@ def _check_xattrs(key: bytes, encoded: bytes) -> None:
         raise RemoteProtocolError(f"Extended attributes cannot be kept ({error})") from error
 
 
+def _check_holes(entry: Entry) -> None:
+    try:
+        Layout.of(entry.size, entry.holes)
+    except ValueError as error:
+        raise RemoteProtocolError(f"Entry {entry.id} has impossible holes ({error})") from error
+    if entry.kind != Kind.FILE:
+        raise RemoteProtocolError(f"Entry {entry.id} has holes and is no file")
+
+
 def _check_values(entry: Entry) -> None:
     """Refuse a row that can be in no catalog, whatever the others are."""
     if not 0 < entry.id < MAX_ENTRY_ID:
@@ -449,6 +459,8 @@ def _check_values(entry: Entry) -> None:
     )
     if not is_in_range or b"\0" in entry.target:
         raise RemoteProtocolError(f"Entry {entry.id} has metadata that no file has")
+    if entry.holes:
+        _check_holes(entry)
     if entry.id == ROOT_ID:
         if entry.parent != 0 or entry.name or entry.kind != Kind.DIRECTORY:
             raise RemoteProtocolError("Entry 1 must be the root directory")

@@ -1,0 +1,132 @@
+"""Reading and writing files with holes, by their layout: what lies between extents is never touched."""
+
+import errno
+import itertools
+import os
+
+from ssfs.model.layout import MAX_EXTENTS, Layout
+
+_SECTOR_BYTES = 512
+_PIECE_BYTES = 1 << 20
+
+
+def find_layout(fd: int, status: os.stat_result) -> Layout:
+    """Where an open file of this status has data; moves the descriptor's position.
+
+    Only what takes less room than its size is looked at closely. A file system that cannot tell has no holes.
+    """
+    size = status.st_size
+    if status.st_blocks * _SECTOR_BYTES >= size:
+        return Layout(size)
+    extents: list[tuple[int, int]] = []
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                break
+            if error.errno == errno.EINVAL:
+                return Layout(size)
+            raise
+        if start < end:
+            extents.append((start, end - start))
+        if len(extents) >= 4 * MAX_EXTENTS:
+            extents = _joined(extents)
+    return Layout(size, _joined(extents))
+
+
+def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The extents, at most 8,192 of them, the smallest holes between them filled, none touching."""
+    gaps = [after[0] - (before[0] + before[1]) for before, after in itertools.pairwise(extents)]
+    least = sorted(gaps, reverse=True)[MAX_EXTENTS - 2] if len(gaps) >= MAX_EXTENTS else 0
+    joined = extents[:1]
+    for gap, (offset, length) in zip(gaps, extents[1:], strict=True):
+        if gap > least:
+            joined.append((offset, length))
+        else:
+            start = joined[-1][0]
+            joined[-1] = (start, offset + length - start)
+    return joined
+
+
+def read_at(fd: int, layout: Layout, view: memoryview, position: int) -> int:
+    """Fill the view with the stream from a position on; less only where the stream, or the file, ends.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    filled = 0
+    for offset, length in layout.pieces(position, min(len(view), layout.data_bytes - position)):
+        done = 0
+        while done < length:
+            piece = view[filled : filled + length - done]
+            count = os.preadv(fd, [piece], offset + done)
+            if count == 0:
+                return filled
+            done += count
+            filled += count
+    return filled
+
+
+def write_at(fd: int, layout: Layout, content: bytes | memoryview, position: int) -> None:
+    """Write a piece of the stream where it belongs."""
+    view = memoryview(content)
+    for offset, length in layout.pieces(position, len(view)):
+        done = 0
+        while done < length:
+            done += os.pwrite(fd, view[done:length], offset + done)
+        view = view[length:]
+
+
+def is_empty_in_holes(fd: int, layout: Layout) -> bool:
+    """Whether an open file of the layout's size has nothing but zeros where the layout has holes."""
+    end = 0
+    for offset, length in [*layout.extents(), (layout.size, 0)]:
+        if not _is_empty(fd, end, offset):
+            return False
+        end = offset + length
+    return True
+
+
+def _is_empty(fd: int, start: int, end: int) -> bool:
+    while start < end:
+        try:
+            start = os.lseek(fd, start, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True
+            if error.errno != errno.EINVAL:
+                raise
+        content = os.pread(fd, min(_PIECE_BYTES, max(end - start, 0)), start)
+        if content.count(0) != len(content):
+            return False
+        start += len(content) or _PIECE_BYTES
+    return True
+
+
+class DataFile:
+    """An open file read as its stream; a part of a basis.
+
+    Attributes:
+        size_bytes: Length of the stream.
+    """
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        """Take over `fd`."""
+        self._fd = fd
+        self._layout = layout
+        self.size_bytes = layout.data_bytes
+
+    def plain_or_self(self) -> "int | DataFile":
+        """The descriptor alone where there are no holes: that is read in larger pieces."""
+        return self if self._layout.is_sparse else self._fd
+
+    def read_at(self, view: memoryview, position: int) -> int:
+        """Fill the view from a position; less only at the end."""
+        return read_at(self._fd, self._layout, view, position)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
