@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ssfs.delta.signature import signature
-from ssfs.engine.rows import send_rows
+from ssfs.engine.rows import send_catalog
 from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.model.layout import Layout
 from ssfs.net.channel import Channel
@@ -90,8 +90,7 @@ class Incoming:
                 self._staging.checkpoint()
                 self._channel.send(CheckpointDone(number))
             case FetchCatalog():
-                catalog = self._staging.catalog
-                send_rows(self._channel, catalog, catalog.entries())
+                send_catalog(self._channel, self._staging.catalog)
             case _:
                 raise RemoteProtocolError(f"The client sent a stray {type(message).__name__}")
 

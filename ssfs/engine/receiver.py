@@ -8,7 +8,7 @@ import msgspec
 from ssfs.clock import Clock
 from ssfs.engine.expire import clean_up, expire
 from ssfs.engine.incoming import Incoming
-from ssfs.engine.rows import send_rows
+from ssfs.engine.rows import send_catalog
 from ssfs.errors import (
     ConfigError,
     ConnectionLost,
@@ -198,7 +198,7 @@ def _answer_dry_run(channel: Channel, store: OpenStore, request: Open, owner: st
                 return
             if not isinstance(message, FetchCatalog) or catalog is None:
                 raise RemoteProtocolError("A dry run sends no changes")
-            send_rows(channel, catalog, catalog.entries())
+            send_catalog(channel, catalog)
 
 
 def _record(

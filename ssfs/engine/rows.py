@@ -31,24 +31,35 @@ _MAX_BATCH_BYTES = 4 << 20
 _decoder = msgspec.msgpack.Decoder(CatalogBatch)
 
 
+def send_catalog(channel: Channel, catalog: CatalogReader) -> None:
+    """Send all rows of a catalog, some thousand to a frame, and the end of them.
+
+    All that its logical digest counts, so also sets of extended attributes that no entry has: those of a
+    file whose content was under way when a run was cut.
+    """
+    sender = _RowSender(channel)
+    sender.add_principals(catalog)
+    for key, encoded in catalog.xattr_sets():
+        sender.add_xattrs(key, encoded)
+    for entry in catalog.entries():
+        sender.add_entry(entry)
+    sender.end()
+
+
 def send_rows(channel: Channel, catalog: CatalogReader, entries: Iterable[Entry]) -> None:
-    """Send rows of a catalog, some thousand to a frame, and the end of them.
+    """Send some entries of a catalog, some thousand to a frame, and the end of them.
 
     With them go all its principals and those sets of extended attributes that the entries have.
     """
     sender = _RowSender(channel)
-    for principal in catalog.principals():
-        sender.add(principal, len(principal.name))
+    sender.add_principals(catalog)
     sent_sets: set[bytes] = set()
     for entry in entries:
         if entry.xattrs and entry.xattrs not in sent_sets:
             sent_sets.add(entry.xattrs)
             sender.add_xattrs(entry.xattrs, catalog.xattr_set(entry.xattrs))
-        sender.add(
-            entry, len(entry.name) + len(entry.target) + len(entry.xattrs) + len(entry.holes)
-        )
-    sender.flush()
-    channel.send(CatalogEnd())
+        sender.add_entry(entry)
+    sender.end()
 
 
 class _RowSender:
@@ -62,24 +73,36 @@ class _RowSender:
         self._xattr_sets: list[tuple[bytes, bytes]] = []
         self._size = 0
 
-    def add(self, row: Entry | Principal, size: int) -> None:
+    def add_principals(self, catalog: CatalogReader) -> None:
+        for principal in catalog.principals():
+            self._add(principal, len(principal.name))
+
+    def add_entry(self, entry: Entry) -> None:
+        size = len(entry.name) + len(entry.target) + len(entry.xattrs) + len(entry.holes)
+        self._add(entry, size)
+
+    def _add(self, row: Entry | Principal, size: int) -> None:
         if self._size + size > _FRAME_BYTES:
-            self.flush()
+            self._flush()
         if isinstance(row, Entry):
             self._entries.append(row)
         else:
             self._principals.append(row)
         self._size += size + _ROW_BYTES
         if len(self._entries) + len(self._principals) >= _ROWS_PER_FRAME:
-            self.flush()
+            self._flush()
 
     def add_xattrs(self, key: bytes, encoded: bytes) -> None:
         if self._size + len(encoded) > _FRAME_BYTES:
-            self.flush()
+            self._flush()
         self._xattr_sets.append((key, encoded))
         self._size += len(key) + len(encoded)
 
-    def flush(self) -> None:
+    def end(self) -> None:
+        self._flush()
+        self._channel.send(CatalogEnd())
+
+    def _flush(self) -> None:
         if not (self._entries or self._principals or self._xattr_sets):
             return
         batch = encode_control(CatalogBatch(self._entries, self._principals, self._xattr_sets))

@@ -1,6 +1,7 @@
 """Extended attributes and ACLs: from the source into the catalog, and back."""
 
 import os
+import shutil
 import struct
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 
 from ssfs.clock import SystemClock
 from ssfs.engine.restore.local import restore_version
-from ssfs.errors import RemoteProtocolError
+from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.model.entry import Entry, Kind
 from ssfs.model.xattrs import encode_set, set_key
 from ssfs.monitor import NullMonitor
@@ -183,3 +184,19 @@ def test_a_row_with_unknown_attributes_is_refused(tmp_path):
         catalog.put_xattrs(set_key(encoded), encoded)
         catalog.put(entry._replace(xattrs=set_key(encoded)))
         assert catalog.xattrs(entry._replace(xattrs=set_key(encoded))) == {b"user.x": b""}
+
+
+def test_attributes_of_a_file_that_was_cut_short_spoil_no_later_sync(backup, source, cache_dir):
+    """What was said before the content is in the catalog of the interrupted run, and no row names it."""
+    (source / "small").write_bytes(b"arrives")
+    (source / "very large").write_bytes(os.urandom(3_000_000))
+    os.setxattr(source / "very large", "user.before", b"the content")
+    with pytest.raises(ConnectionLost):
+        backup.sync(source, cut_after=2_000_000)
+    os.removexattr(source / "very large", "user.before")
+    shutil.rmtree(cache_dir, ignore_errors=True)
+    assert not backup.sync(source).problems
+    verify_version(backup.newest())
+    # The next client has nothing cached and fetches that version's catalog.
+    shutil.rmtree(cache_dir)
+    assert not backup.sync(source).problems

@@ -146,6 +146,13 @@ class CatalogReader:
         except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
+    def xattr_sets(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every set of extended attributes as it is stored, with its key."""
+        try:
+            yield from self._database.execute("SELECT digest, pairs FROM xattr_set")
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
     def xattr_set(self, key: bytes) -> bytes:
         """A set of extended attributes as it is stored; b"" for the key of none.
 
