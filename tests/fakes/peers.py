@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from ssfs.model.entry import Entry, Kind, Principal
+from ssfs.model.layout import Layout
 from ssfs.model.version import Counts
+from ssfs.model.xattrs import encode_set, set_key
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import (
     AnswerEnd,
@@ -63,6 +65,7 @@ from ssfs.protocol.messages import (
     Store,
     WantContents,
     WantSignature,
+    Xattrs,
 )
 from ssfs.protocol.states import TRANSITIONS, Role, State
 
@@ -87,6 +90,7 @@ ROW = Entry(
     ctime_ns=0,
     flags=4,
 )
+XATTRS = encode_set([(b"user.x", b"1")])
 CHANGES = (
     Make(ROW._replace(id=1, parent=0, name=b"", kind=2, size=0, digest=b"")),
     Keep(ROW),
@@ -94,6 +98,7 @@ CHANGES = (
     Link(ROW, 6),
     Remove(9),
     Name(Principal(0, 1000, b"eva")),
+    Xattrs(set_key(XATTRS), XATTRS),
 )
 REFUSED = Refused(Refusal.STORE_FULL, "No space", b"/store", "make some")
 ONE_OF_EACH: tuple[Message, ...] = (
@@ -117,7 +122,7 @@ ONE_OF_EACH: tuple[Message, ...] = (
     WantSignature(7),
     NoSignature(7),
     SignaturePart(7, False, b"sums"),
-    FileBegin(7, 6, 0, -5),
+    FileBegin(7, 6, 0, -5, 1 << 43, Layout(1 << 43, [(4096, 9)]).holes),
     FileRaw(b"raw bytes"),
     FileDelta(True, b"delta"),
     FileEnd(ROW),
