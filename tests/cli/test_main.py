@@ -176,7 +176,8 @@ def test_interrupted_sync_says_so_and_the_next_one_succeeds(
     source = tmp_path / "large"
     source.mkdir()
     with open(source / "file", "wb") as file:
-        file.truncate(256 << 20)  # takes a while
+        for _ in range(256):
+            file.write(bytes(1 << 20))  # takes a while
     process = subprocess.Popen(
         [*COMMAND, "sync", source, store],
         stdout=subprocess.PIPE,
