@@ -34,6 +34,7 @@ COMMANDS = {
     "mount": "Show the versions as dated directories.",
     "umount": "Take a mount away.",
     "restore": "Copy a version, a directory or a file out.",
+    "verify": "Read a store and say what is damaged.",
     "serve": "Let other machines back up into a store.",
     "invite": "Print a code with which a client can enrol.",
     "enroll": "Use such a code: make this machine a client.",

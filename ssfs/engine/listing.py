@@ -33,7 +33,7 @@ def list_versions(store: Store, peer: Peer, request: ListVersions, clock: Clock)
     task = choose_task(store, peer, request.point, request.task)
     with store_errors(task.path):
         plan = plan_expiry(task, clock.now())
-        held = str(plan.hold) if plan.hold else None
+        held = task.point.held or (str(plan.hold) if plan.hold else None)
         return VersionsReport(task.label, _version_lines(plan), held)
 
 
