@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 
-from ssfs.errors import CorruptStore, StoreError, StoreLocked
+from ssfs.errors import CorruptStore, StoreLocked
 from ssfs.fsio.disk import open_directory
 from ssfs.fsio.lock import FileLock
 from ssfs.model.entry import Kind
@@ -18,7 +18,7 @@ from ssfs.store.staged import staged_files
 from ssfs.store.staging import DOUBTFUL, StagingSettings
 from ssfs.store.store import Task
 from ssfs.store.stored import fault_of, open_stored
-from ssfs.store.textfile import read_text_file
+from ssfs.store.textfile import fault_of_text
 from ssfs.store.tree import Tree
 from ssfs.store.version import read_record
 
@@ -81,9 +81,8 @@ def _mark(path: bytes) -> None:
 def _fault(path: bytes) -> str:
     """What is wrong; as the next sync would see it, and more closely."""
     names = set(os.listdir(path))
-    try:
-        read_text_file(b"staging.toml", StagingSettings, directory=path)
-    except FileNotFoundError:
+    fault = fault_of_text(b"staging.toml", StagingSettings, directory=path)
+    if fault == "missing":
         # Without all that comes after it, it died while it was made; with a record, while it became a version.
         if b"partials" not in names:
             return ""
@@ -91,8 +90,8 @@ def _fault(path: bytes) -> str:
             read_record(path)
             return ""
         return "staging.toml is missing; the next sync begins anew"
-    except StoreError as error:
-        return f"staging.toml: {error.problem.lower()}; the next sync begins anew"
+    if fault:
+        return f"staging.toml: {fault}; the next sync begins anew"
     catalog_path = os.path.join(path, b"catalog.db")
     journal = catalog_path + b"-journal"
     if os.path.exists(journal) and os.path.getsize(journal):

@@ -219,7 +219,7 @@ class Verification:
             verified = VerifiedFiles(task.path if keeps else None)
             stack.callback(verified.close)
             is_whole = is_whole and self._options.sample >= 1
-            now = int(self._now.timestamp())
+            now = int(self._clock.now().timestamp() * 1_000_000)
             verified.begin(now, self._options.older_than_s, is_whole=is_whole)
             self.report.resumed = self.report.resumed or verified.is_resumed
             yield verified

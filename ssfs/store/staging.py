@@ -140,7 +140,7 @@ class Staging(StagedTree):
                 raise
         fd = open_directory(path)
         try:
-            write_text_file(b"staging.toml", self._settings(), dir_fd=fd)
+            write_text_file(b"staging.toml", self._settings(), dir_fd=fd, is_sealed=True)
         finally:
             os.close(fd)
         return self._settings()
@@ -164,7 +164,7 @@ class Staging(StagedTree):
                 with open_fd(b"catalog.db", os.O_RDONLY, dir_fd=staging) as copy:
                     fsync(copy)
             # Last: a staging with a staging.toml has a whole catalog.
-            write_text_file(b"staging.toml", self._settings(), dir_fd=staging)
+            write_text_file(b"staging.toml", self._settings(), dir_fd=staging, is_sealed=True)
         finally:
             os.close(staging)
 

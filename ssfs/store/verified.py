@@ -15,6 +15,7 @@ CREATE TABLE IF NOT EXISTS run (started INTEGER NOT NULL);
 _COMMIT_EVERY = 2000
 _DIGEST_BYTES = 16
 """Of the digest, enough to tell whether an inode number has come to mean another file."""
+_US = 1_000_000
 RESUME_S = 7 * 24 * 3600
 """A run that broke off is gone on with for so long; older ones are begun anew."""
 
@@ -23,7 +24,7 @@ class VerifiedFiles:
     """What was verified; `close` keeps it.
 
     Attributes:
-        since: What was verified since then counts (seconds since 1970).
+        since: What was verified since then counts (microseconds since 1970).
         is_resumed: Whether an earlier run is gone on with.
     """
 
@@ -39,15 +40,17 @@ class VerifiedFiles:
         """Begin a run.
 
         Args:
-            now: Seconds since 1970.
+            now: Microseconds since 1970.
             older_than_s: What was verified within so many seconds counts; None: in this run only.
             is_whole: Whether it goes through all of the task: then it is resumed if it breaks off.
         """
-        self._now = now
-        self.since = now if older_than_s is None else now - older_than_s
+        ((last,),) = self._database.execute("SELECT coalesce(max(at), 0) FROM verified")
+        # Two runs must not be one, whatever the clock says.
+        now = self._now = max(now, last + 1)
+        self.since = now if older_than_s is None else now - older_than_s * _US
         if older_than_s is None and is_whole:
             row = self._database.execute("SELECT max(started) FROM run").fetchone()
-            if row[0] is not None and now - RESUME_S <= row[0] <= now:
+            if row[0] is not None and now - RESUME_S * _US <= row[0] <= now:
                 self.since, self.is_resumed = int(row[0]), True
             else:
                 self._database.execute("DELETE FROM run")

@@ -56,7 +56,10 @@ class Backup:
     def __init__(self, path: Path, policy: Policy = KEEP_ALL, clock: Clock | None = None):
         self.clock = clock or SystemClock()
         self.path = path
-        self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
+        if path.exists() and (path / "store.toml").exists():
+            self.store = Store.open(os.fsencode(path))
+        else:
+            self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
         self.errors: list[BaseException] = []
 
     def sync(
@@ -68,6 +71,7 @@ class Backup:
         patterns: tuple[str, ...] = (),
         caches: bool = False,
         cut_after: int | None = None,
+        identity: str = "",
     ) -> SyncResult:
         """One sync; raises what the sender raises.
 
@@ -78,7 +82,7 @@ class Backup:
             point="main",
             task=task,
             client="client",
-            source_identity=str(source),
+            source_identity=identity or str(source),
             exclude=ExcludeOptions(patterns=patterns, caches=caches),
             dry_run=dry_run,
         )
