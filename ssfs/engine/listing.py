@@ -66,6 +66,7 @@ def _version_lines(plan: ExpiryPlan) -> tuple[VersionLine, ...]:
     lines = []
     for version, reasons in plan.judged:
         record = version.record() if version in names else None
+        damage = version.damage()
         lines.append(
             VersionLine(
                 version=str(version.id),
@@ -78,6 +79,7 @@ def _version_lines(plan: ExpiryPlan) -> tuple[VersionLine, ...]:
                 problems=record.counts.problems if record else None,
                 pinned=version.is_pinned(),
                 keep=reasons,
+                damaged=None if damage.whole else len(damage.entries),
             )
         )
     return tuple(lines)

@@ -73,6 +73,11 @@ class Damage(msgspec.Struct, frozen=True, omit_defaults=True):
                 return f"{part.name}: {part.problem}"
         return ""
 
+    @property
+    def catalog(self) -> str:
+        """What is wrong with its catalog; "" if nothing is known to be."""
+        return next((part.problem for part in self.parts if part.name == CATALOG), "")
+
     def bounded(self) -> "Damage":
         """The same, or, of too many entries, the first of them and a word on the whole tree."""
         if len(self.entries) <= MOST_LISTED:

@@ -24,6 +24,7 @@ class History:
         self.path = path
         self.source = path / "source"
         self.backup = Backup(path / "store")
+        self.backup.identity = "history"
         self.images = {}
 
     @classmethod
@@ -55,7 +56,7 @@ class History:
             self.sync()
 
     def sync(self):
-        result = self.backup.sync(self.source, identity="history")
+        result = self.backup.sync(self.source)
         self.images[result.version] = remember(self.source)
         return result
 

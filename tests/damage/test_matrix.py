@@ -115,14 +115,15 @@ def test_version_directory(history, action, number):
     next_sync_is_right(history)
 
 
-def interrupt(history, content=os.urandom(3_000_000)):
+def interrupt(history):
     """A sync that breaks off; what it received was recorded."""
+    content = os.urandom(3_000_000)
     (history.source / "new").mkdir()
     for number in range(20):
         (history.source / "new" / str(number)).write_bytes(content[: 1000 * (number + 1)])
     (history.source / "new" / "large").write_bytes(content)
     with pytest.raises(SsfsError):
-        history.backup.sync(history.source, cut_after=1_500_000, identity="history")
+        history.backup.sync(history.source, cut_after=1_500_000)
     staging = history.task_path / "staging"
     assert (staging / "staging.toml").exists()
     return staging

@@ -61,6 +61,8 @@ class Backup:
         else:
             self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
         self.errors: list[BaseException] = []
+        # What the task remembers of a source, if not its path.
+        self.identity = ""
 
     def sync(
         self,
@@ -71,7 +73,6 @@ class Backup:
         patterns: tuple[str, ...] = (),
         caches: bool = False,
         cut_after: int | None = None,
-        identity: str = "",
     ) -> SyncResult:
         """One sync; raises what the sender raises.
 
@@ -82,7 +83,7 @@ class Backup:
             point="main",
             task=task,
             client="client",
-            source_identity=identity or str(source),
+            source_identity=self.identity or str(source),
             exclude=ExcludeOptions(patterns=patterns, caches=caches),
             dry_run=dry_run,
         )
