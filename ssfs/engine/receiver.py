@@ -242,11 +242,12 @@ def _record(
         base=staging.base,
         catalog_digest=catalog.logical_digest().hex(),
         counts=counts,
-        root=_root_metadata(catalog),
+        root=root_metadata(catalog),
     )
 
 
-def _root_metadata(catalog: CatalogReader) -> RootMetadata:
+def root_metadata(catalog: CatalogReader) -> RootMetadata:
+    """What a record says of the source's root directory."""
     root = catalog.root()
     if root is None:
         raise RemoteProtocolError("The client sent no root directory")

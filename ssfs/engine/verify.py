@@ -265,6 +265,7 @@ class Verification:
         self.report.versions += not judge.only_known
         parts = {RECORD: fault_of_record(version), CATALOG: fault_of_catalog(version)}
         findings: list[Finding] = []
+        # Where its catalog is of no use, nobody can look.
         unseen: frozenset[int] = version.damage().ids
         if not parts[CATALOG]:
             try:
@@ -274,15 +275,31 @@ class Verification:
                 parts[CATALOG] = error.problem
             except OSError as error:
                 parts[TREE] = f"cannot be opened: {(error.strerror or 'unknown error').lower()}"
-        if not os.path.isdir(version.path):
-            return  # It has left meanwhile.
+        # It may have left meanwhile.
+        if os.path.isdir(version.path):
+            self._report(task, version, parts, findings, unseen)
+            if self.report.recorded:
+                self._record(task, version, parts, findings, unseen)
+
+    def _report(
+        self,
+        task: Task,
+        version: Version,
+        parts: dict[str, str],
+        findings: list[Finding],
+        unseen: frozenset[int],
+    ) -> None:
+        """Put what is damaged in a version into the report."""
         for name, problem in parts.items():
             if problem:
                 self._found(task.label, name, problem, version)
         for finding in findings:
             self._found(task.label, path_text(finding.path), finding.problem, version)
-        if self.report.recorded:
-            self._record(task, version, parts, findings, unseen)
+        found = {finding.id for finding in findings}
+        for item in version.damage().entries:
+            # Known, and not looked at this time.
+            if item.id in unseen - found:
+                self._found(task.label, item.path, item.problem, version)
 
     def _look_at_tree(
         self, version: Version, catalog: CatalogReader, judge: "_Judge", findings: list[Finding]

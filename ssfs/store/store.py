@@ -109,6 +109,12 @@ class Store:
         try:
             settings = read_text_file(b"store.toml", StoreSettings, directory=path)
         except (FileNotFoundError, NotADirectoryError) as error:
+            if _has_names(path, b"points"):
+                raise CorruptStore(
+                    "The settings of the store are lost",
+                    path=os.path.join(path, b"store.toml"),
+                    remedy="`ssfs recover` makes new ones",
+                ) from error
             raise StoreError("Not a store", path=path, remedy="`ssfs init` makes one") from error
         except OSError as error:
             raise store_error(error, path) from error
@@ -122,29 +128,8 @@ class Store:
             ) from error
 
     def become_owner(self) -> None:
-        """Turn this process into the store's owner for good: call it before any write.
-
-        A file of another owner could not be linked (protected_hardlinks), so everything in a store
-        has one owner (DESIGN.md section 3.3).
-
-        Raises:
-            StoreError: We are neither the owner nor root.
-        """
-        with store_errors(self.path):
-            owner = os.stat(os.path.join(self.path, b"store.toml"))
-        if os.geteuid() == owner.st_uid:
-            return
-        if os.geteuid() != 0:
-            try:
-                name = pwd.getpwuid(owner.st_uid).pw_name
-            except KeyError:
-                name = str(owner.st_uid)
-            raise StoreError(
-                f"The store belongs to {name!r}", path=self.path, remedy=f"run as {name!r} or root"
-            )
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+        """Turn this process into the store's owner for good; see `become_owner`."""
+        become_owner(self.path)
 
     def points(self) -> list["Point"]:
         """The sync points, by name."""
@@ -306,7 +291,14 @@ class Point:
             try:
                 fd = make_directory(name.encode(), dir_fd=tasks)
                 try:
-                    if b"task.toml" not in os.listdir(os.fsencode(f"/proc/self/fd/{fd}")):
+                    place = os.fsencode(f"/proc/self/fd/{fd}")
+                    if b"task.toml" not in os.listdir(place):
+                        if _has_names(place, b"versions"):
+                            raise CorruptStore(
+                                f"Nobody knows whose task {name!r} is: its settings are lost",
+                                path=os.path.join(self.path, b"tasks", name.encode(), b"task.toml"),
+                                remedy="`ssfs recover` makes them anew from its versions",
+                            )
                         for part in (b"versions", b"trash"):
                             os.close(make_directory(part, dir_fd=fd))
                         created = _whole_second(clock.now())
@@ -408,6 +400,32 @@ class Task:
         used = [version.id.sequence for version in list_versions(self.path)]
         used += [version.id.sequence for version in list_versions(self.path, b"trash")]
         return max([*used, settings.last_sequence]) + 1
+
+
+def become_owner(path: bytes, name: bytes = b"store.toml") -> None:
+    """Turn this process into the owner of the store in a directory for good: call it before any write.
+
+    A file of another owner could not be linked (protected_hardlinks), so everything in a store
+    has one owner (DESIGN.md section 3.3); that of `name` tells who it is.
+
+    Raises:
+        StoreError: We are neither the owner nor root.
+    """
+    with store_errors(path):
+        owner = os.stat(os.path.join(path, name))
+    if os.geteuid() == owner.st_uid:
+        return
+    if os.geteuid() != 0:
+        try:
+            who = pwd.getpwuid(owner.st_uid).pw_name
+        except KeyError:
+            who = str(owner.st_uid)
+        raise StoreError(
+            f"The store belongs to {who!r}", path=path, remedy=f"run as {who!r} or root"
+        )
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
 
 
 def check_time_zone(name: str) -> None:
