@@ -412,7 +412,7 @@ class _Judge:
         finally:
             os.close(fd)
 
-    def _advance_bytes(self, piece: memoryview) -> None:
+    def _advance_bytes(self, piece: memoryview, _position: int) -> None:
         self._report.bytes += len(piece)
         self._monitor.advance(0, len(piece), b"")
 

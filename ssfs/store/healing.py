@@ -20,10 +20,11 @@ from ssfs.fsio.disk import (
     open_fd,
     remove_tree,
     rename,
-    write_all,
 )
 from ssfs.fsio.lock import DirectoryLock
+from ssfs.fsio.sparse import write_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind
+from ssfs.model.layout import Layout
 from ssfs.store.clone import Linker
 from ssfs.store.damage import change_damage, without
 from ssfs.store.store import Task
@@ -146,7 +147,11 @@ def _fetch(entry: Entry, tree: Tree, workplace: int, *, is_ours: bool) -> bool:
             Linker(workplace).link(entry.name, directory, name, workplace)
             return True
         with open_fd(name, _CREATE, dir_fd=workplace, mode=0o400) as copy:
-            is_right = not fault_of(source, entry, lambda piece: write_all(copy, piece))
+            layout = Layout.of(entry.size, entry.holes)
+            is_right = not fault_of(
+                source, entry, lambda piece, at: write_at(copy, layout, piece, at)
+            )
+            os.ftruncate(copy, entry.size)
             fsync(copy)
         if not is_right:
             os.unlink(name, dir_fd=workplace)
