@@ -349,3 +349,65 @@ def test_verify_without_the_right_to_write_changes_nothing(history):
 )
 def test_wrong_arguments_are_said(arguments):
     assert run("verify", *arguments, expect=2).error
+
+
+# -- holes and hard links -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_holes(history):
+    """A sparse file and a file of two names, in two versions."""
+    with open(history.source / "sparse", "wb") as file:
+        file.write(os.urandom(200_000))
+        file.seek(50_000_000)
+        file.write(b"end" * 2000)
+        file.truncate(80_000_000)
+    os.link(history.source / "small", history.source / "deep" / "small too")
+    history.sync()
+    (history.source / "grows").write_bytes(b"again")
+    history.sync()
+    return history
+
+
+def test_sparse_file_is_verified_by_its_data_and_heals_with_its_holes(with_holes, tmp_path_factory):
+    history = with_holes
+    path = history.stored(4, "sparse")
+    report = verify(history.backup.path)
+    assert damaged(report) == {}
+    assert report.bytes < 10_000_000
+    other = History(tmp_path_factory.mktemp("second"))
+    other.backup.sync(history.source, task="elsewhere")
+    # Not by `flip`, which would write the holes as well.
+    path.chmod(0o600)
+    with open(path, "r+b") as file:
+        file.seek(50_000_100)
+        file.write(b"!")
+    assert damaged(verify(history.backup.path)) == {"sparse": 2}
+    report = ssfs_json("verify", history.backup.path, "--from", other.backup.path)
+    assert [item["healed"] for item in report["damaged"]] == [2]
+    healed = history.stored(5, "sparse")
+    assert healed.read_bytes() == (history.source / "sparse").read_bytes()
+    assert healed.stat().st_blocks * 512 < 10_000_000
+    assert damaged(verify(history.backup.path)) == {}
+
+
+def test_something_in_a_hole_is_damage(with_holes):
+    path = with_holes.stored(4, "sparse")
+    path.chmod(0o600)
+    with open(path, "r+b") as file:
+        file.seek(30_000_000)
+        file.write(b"!")
+    assert damaged(verify(with_holes.backup.path)) == {"sparse": 2}
+    with_holes.sync()
+    assert damaged(verify(with_holes.backup.path)) == {}
+
+
+def test_file_of_several_names_heals_under_all_of_them(with_holes):
+    flip(with_holes.stored(5, "small"))
+    found = damaged(verify(with_holes.backup.path))
+    assert set(found) == {"small", "deep/small too"}
+    with_holes.sync()
+    assert damaged(verify(with_holes.backup.path)) == {}
+    groups = {row(with_holes.versions[-1], name).link_group for name in ("small", "deep/small too")}
+    assert len(groups) == 1
+    assert groups != {0}
