@@ -114,6 +114,7 @@ class VersionRecord(msgspec.Struct, frozen=True):
     catalog_digest: str
     counts: Counts
     root: RootMetadata
+    catalog_file: str = ""
 
 
 class TaskSettings(msgspec.Struct, frozen=True):
