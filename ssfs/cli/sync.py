@@ -61,6 +61,7 @@ class SyncReport(msgspec.Struct, frozen=True):
     bytes_sent: int
     bytes_received: int
     new_bytes: int
+    sockets: int
     seconds: float
     problems: list[ProblemLine]
     expired: list[str]
@@ -151,7 +152,7 @@ def sync(
     so does the next run after one that was broken off for good.
 
     With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
-    metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, seconds,
+    metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, sockets, seconds,
     problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason).
 
     Exit codes: 0 done; 3 done, but some files could not be read (listed); 2 wrong options, or the
@@ -239,6 +240,8 @@ def _summarise(result: SyncResult, request: SyncRequest, place: Place) -> None:
         f"{counts.metadata_only:,} with new metadata only, {counts.removed:,} removed, "
         f"{counts.linked:,} linked to content already there"
     )
+    if counts.sockets:
+        emit(f"  {counted(counts.sockets, 'socket')} left out")
     if request.dry_run:
         return
     emit(

@@ -44,7 +44,9 @@ class Source:
                 path=path,
                 remedy="name a directory that exists and that you may read",
             ) from error
-        self.device = os.fstat(self.fd).st_dev
+        status = os.fstat(self.fd)
+        self.device = status.st_dev
+        self.number = (status.st_dev, status.st_ino)
 
     def close(self) -> None:
         """Close it."""

@@ -21,6 +21,9 @@ _NS = 10**9
 _INODE_WRAP = 1 << 64
 _INODE_SIGN = 1 << 63
 _REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE
+_UNPROVEN = Flag.RACY | Flag.UNSTABLE
+"""A stale row still says what its content was read as: of a directory that could not be listed for one
+night, nothing has to be read again."""
 _FILE_NUMBER = struct.Struct("<QQ")
 
 
@@ -100,7 +103,7 @@ def judge_content(record: Entry, now: Entry) -> Verdict:
         now.ctime_ns,
         now.ino,
     )
-    return Verdict.SAME if same_change and not record.flags & _REREAD else Verdict.CHECK
+    return Verdict.SAME if same_change and not record.flags & _UNPROVEN else Verdict.CHECK
 
 
 def is_racy(entry: Entry, read_at_s: float) -> bool:

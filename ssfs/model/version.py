@@ -69,6 +69,7 @@ class Counts(msgspec.Struct):
         bytes_sent: Bytes the client put on the stream.
         bytes_received: Bytes the client took off the stream.
         new_bytes: File content newly stored by the server.
+        sockets: Sockets met: they are not backed up.
     """
 
     entries: int = 0
@@ -84,6 +85,7 @@ class Counts(msgspec.Struct):
     bytes_sent: int = 0
     bytes_received: int = 0
     new_bytes: int = 0
+    sockets: int = 0
 
 
 class RootMetadata(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ from tests.cli.support import run, run_on_terminal, ssfs, ssfs_json
 KEYS = {
     *("version", "mount_name", "entries", "bytes", "new", "changed", "moved", "metadata_only"),
     *("removed", "linked", "bytes_read", "bytes_sent", "bytes_received", "new_bytes", "seconds"),
+    "sockets",
     *("problems", "expired", "expiry_held"),
 }
 

@@ -67,6 +67,7 @@ class Backup:
         dry_run: bool = False,
         patterns: tuple[str, ...] = (),
         caches: bool = False,
+        one_file_system: bool = False,
         cut_after: int | None = None,
     ) -> SyncResult:
         """One sync; raises what the sender raises.
@@ -79,7 +80,7 @@ class Backup:
             task=task,
             client="client",
             source_identity=str(source),
-            exclude=ExcludeOptions(patterns=patterns, caches=caches),
+            exclude=ExcludeOptions(patterns, one_file_system, caches),
             dry_run=dry_run,
         )
         ours, theirs = socket.socketpair()
