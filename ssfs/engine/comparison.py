@@ -119,7 +119,7 @@ class Comparison:
         self._remove_missing()
 
     def _root(self) -> None:
-        status = os.fstat(self._source.fd)
+        status = self._source.look()
         now = seen(ROOT_ID, 0, b"", status, self._source.device)
         record = self._compared.root()
         if record is not None and is_untouched(record, status):

@@ -38,15 +38,25 @@ class Source:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             os.listdir(self.fd)
         except OSError as error:
-            reason = (error.strerror or "unknown error").lower()
-            raise SourceError(
-                f"The source cannot be read: {reason}",
-                path=path,
-                remedy="name a directory that exists and that you may read",
-            ) from error
-        status = os.fstat(self.fd)
+            raise self._unreadable(error) from error
+        status = self.look()
         self.device = status.st_dev
         self.number = (status.st_dev, status.st_ino)
+
+    def look(self) -> os.stat_result:
+        """The root's status now; raises SourceError."""
+        try:
+            return os.fstat(self.fd)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> SourceError:
+        reason = (error.strerror or "unknown error").lower()
+        return SourceError(
+            f"The source cannot be read: {reason}",
+            path=self.path,
+            remedy="name a directory that exists and that you may read",
+        )
 
     def close(self) -> None:
         """Close it."""

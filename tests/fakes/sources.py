@@ -35,12 +35,19 @@ class Faults:
 
     def __init__(self, file: Path):
         self.file = file
+        self.process: subprocess.Popen | None = None
         self.set()
 
     def set(self, **faults) -> None:
         fresh = self.file.with_suffix(".new")
         fresh.write_text(json.dumps(faults))
         fresh.rename(self.file)
+
+    def end(self) -> None:
+        """Let the file system die, mounted as it is."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
 
 
 @contextlib.contextmanager
@@ -51,6 +58,7 @@ def serve(real: Path, mountpoint: Path, **faults) -> Iterator[Faults]:
     found.set(**faults)
     command = [sys.executable, "-m", "tests.fakes.sources", real, mountpoint, found.file]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True)
+    found.process = process
     try:
         mounts.wait_until(lambda: process.poll() is not None or mounts.is_mounted(mountpoint))
         assert process.poll() is None, process.communicate()[1]
@@ -134,8 +142,8 @@ class _Source(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=os.open(self._place(self._paths[inode]), os.O_RDONLY))
 
     async def read(self, handle, offset, size):
-        path = os.path.relpath(os.readlink(b"/proc/self/fd/%d" % handle), self._real)
-        self._fail("read", path)
+        place = os.readlink(b"/proc/self/fd/%d" % handle)
+        self._fail("read", place.removeprefix(self._real + b"/"))
         return os.pread(handle, size, offset)
 
     async def release(self, handle):
