@@ -20,6 +20,7 @@ from ssfs.cli.options import (
 from ssfs.cli.output import (
     ProblemLine,
     bytes_text,
+    complain,
     complain_of,
     counted,
     emit,
@@ -37,6 +38,8 @@ from ssfs.engine.remote import sync_remote
 from ssfs.engine.sender import SyncRequest, SyncResult
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
+from ssfs.model.version import Shrink
+from ssfs.retention.shrink import lost_text
 from ssfs.source.exclude import ExcludeOptions, Excluder, read_pattern_file
 from ssfs.source.identity import client_name, default_task, source_identity
 from ssfs.store.store import Store, check_name
@@ -66,6 +69,7 @@ class SyncReport(msgspec.Struct, frozen=True):
     problems: list[ProblemLine]
     expired: list[str]
     expiry_held: str | None
+    shrunk: Shrink | None
 
 
 @click.command(
@@ -103,6 +107,11 @@ class SyncReport(msgspec.Struct, frozen=True):
     metavar="NAME",
     help="Call the source so, instead of by its path: for a path that changes (a snapshot's).",
 )
+@click.option(
+    "--allow-shrink",
+    is_flag=True,
+    help="It is meant that more than half of the files are gone: the version is not flagged.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @click.option(
     "--no-wait",
@@ -130,6 +139,7 @@ def sync(
     one_file_system: bool,
     exclude_caches: bool,
     source_id: str | None,
+    allow_shrink: bool,
     dry_run: bool,
     no_wait: bool,
     retries: int,
@@ -153,9 +163,14 @@ def sync(
 
     With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
     metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, sockets, seconds,
-    problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason).
+    problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason), shrunk
+    (null, or {before, after}: numbers of files).
 
-    Exit codes: 0 done; 3 done, but some files could not be read (listed); 2 wrong options, or the
+    A source that has lost more than half of its files (and had at least ten), or all of them, makes a
+    version that is flagged, and nothing expires by itself until the files are back or you say that it
+    is meant: by --allow-shrink, or by `ssfs expire`.
+
+    Exit codes: 0 done; 3 done, but some files could not be read (listed), or most are gone; 2 wrong options, or the
     task backs up another source; 4 the server is another one, or does not let this machine; 5 the
     server cannot be reached, or all slots are taken; 6 no store, full, or another sync of the task is
     running; 7 SOURCE is missing; 130 interrupted (what has arrived is kept for the next run).
@@ -177,6 +192,7 @@ def sync(
         skip=_store_directory(place, source),
         dry_run=dry_run,
         waits=not no_wait,
+        allow_shrink=allow_shrink,
     )
     clock = SystemClock()
     with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
@@ -196,7 +212,12 @@ def sync(
         _summarise(result, request, place)
     if not as_json:
         complain_of(result.problems, listed=verbose)
-    return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
+    if result.shrunk is not None:
+        complain(
+            f"The source has {lost_text(result.shrunk)} that it had: version {result.version} is "
+            "flagged, and nothing expires by itself (if it is meant: --allow-shrink)"
+        )
+    return ExitCode.PROBLEMS if result.problems or result.shrunk else ExitCode.DONE
 
 
 def _store_directory(place: Place, source: bytes) -> frozenset[tuple[int, int]]:
@@ -222,6 +243,7 @@ def _report(result: SyncResult) -> SyncReport:
         problems=problem_lines(result.problems),
         expired=result.expired,
         expiry_held=result.expiry_held or None,
+        shrunk=result.shrunk,
         **counts,
     )
 

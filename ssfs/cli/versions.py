@@ -9,6 +9,7 @@ from ssfs.cli.output import bytes_text, complain, emit, emit_json, seconds_text
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
 from ssfs.protocol.requests import ListVersions, VersionLine, VersionsReport
+from ssfs.retention.shrink import lost_text
 
 _DAMAGED = "damaged"
 
@@ -29,7 +30,8 @@ def versions(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> E
 
     With --json: a list of objects with the keys version, mount_name, started (UTC), seconds,
     entries, bytes, new_bytes, problems (their number), pinned, keep (list of reasons; empty: it goes
-    when versions expire next). What cannot be read of a damaged version is null.
+    when versions expire next), shrunk (null, or {before, after}: numbers of files, when the source had
+    lost more than half of them). What cannot be read of a damaged version is null.
 
     Exit codes: 0 done; 2 no such task, or more than one to choose from; 3 the record of a version is
     damaged; 6 no store there, or it cannot be read.
@@ -64,6 +66,11 @@ def _show(report: VersionsReport, *, verbose: bool) -> None:
     )
 
 
+def _fate_text(line: VersionLine) -> str:
+    fate = ", ".join(line.keep) or "goes at the next expiry"
+    return fate if line.shrunk is None else f"{fate}; flagged: {lost_text(line.shrunk)}"
+
+
 def _row(line: VersionLine, *, verbose: bool) -> list[str]:
     def text(number: float | None, form: str = "count") -> str:
         if number is None:
@@ -77,7 +84,7 @@ def _row(line: VersionLine, *, verbose: bool) -> list[str]:
         text(line.entries),
         text(line.bytes, "bytes"),
         text(line.new_bytes, "bytes"),
-        ", ".join(line.keep) or "goes at the next expiry",
+        _fate_text(line),
     ]
     if verbose:
         started = line.started.strftime("%Y-%m-%d %H:%M:%S UTC")

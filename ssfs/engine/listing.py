@@ -78,6 +78,7 @@ def _version_lines(plan: ExpiryPlan) -> tuple[VersionLine, ...]:
                 problems=record.counts.problems if record else None,
                 pinned=version.is_pinned(),
                 keep=reasons,
+                shrunk=record.shrunk if record else None,
             )
         )
     return tuple(lines)

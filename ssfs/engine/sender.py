@@ -14,7 +14,7 @@ from ssfs.engine.refusal import hearing_refusals, raise_refused
 from ssfs.engine.rows import received_rows
 from ssfs.errors import PeerError, RemoteProtocolError
 from ssfs.model.problem import EntryProblem
-from ssfs.model.version import Counts
+from ssfs.model.version import Counts, Shrink
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
@@ -56,6 +56,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
         skip: (device, inode) of directories never to go into.
         dry_run: Compare, say what would be done, make no version.
         waits: Wait for a slot when all of the sync point are taken.
+        allow_shrink: It is meant that most files are gone.
     """
 
     source: bytes
@@ -67,10 +68,22 @@ class SyncRequest(msgspec.Struct, frozen=True):
     skip: frozenset[tuple[int, int]] = frozenset()
     dry_run: bool = False
     waits: bool = True
+    allow_shrink: bool = False
 
 
 class SyncResult(msgspec.Struct, frozen=True):
-    """What became of it. `version` and `mount_name` are empty after a dry run."""
+    """What became of it. `version` and `mount_name` are empty after a dry run.
+
+    Attributes:
+        version: Id of the version.
+        mount_name: The name a mount shows it by.
+        counts: What was done.
+        seconds: How long it took.
+        problems: What could not be backed up as it is.
+        expired: Ids of the versions that were let go afterwards.
+        expiry_held: Why none were; "" if nothing held.
+        shrunk: The version is flagged: the source has lost most of its files.
+    """
 
     version: str
     mount_name: str
@@ -79,6 +92,7 @@ class SyncResult(msgspec.Struct, frozen=True):
     problems: list[EntryProblem]
     expired: list[str]
     expiry_held: str
+    shrunk: Shrink | None = None
 
 
 def send_version(
@@ -136,6 +150,7 @@ def send_version(
         problems=comparison.problems,
         expired=expired.versions,
         expiry_held=expired.held,
+        shrunk=committed.shrunk,
     )
 
 
@@ -149,6 +164,7 @@ def _open_task(channel: Channel, request: SyncRequest, monitor: Monitor) -> Open
             request.source_identity,
             request.dry_run,
             request.waits,
+            request.allow_shrink,
         )
     )
     while isinstance(message := _hear_any(channel), Queued):

@@ -100,7 +100,19 @@ class RootMetadata(msgspec.Struct, frozen=True):
     mtime_ns: int
 
 
-class VersionRecord(msgspec.Struct, frozen=True):
+class Shrink(msgspec.Struct, frozen=True):
+    """A source that has lost most of its files (`ssfs.retention.shrink`).
+
+    Attributes:
+        before: How many regular files there were.
+        after: How many the version has.
+    """
+
+    before: int
+    after: int
+
+
+class VersionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of version.toml (FORMAT.md, "Text files")."""
 
     format: int
@@ -116,6 +128,7 @@ class VersionRecord(msgspec.Struct, frozen=True):
     catalog_digest: str
     counts: Counts
     root: RootMetadata
+    shrunk: Shrink | None = None
 
 
 class TaskSettings(msgspec.Struct, frozen=True):
