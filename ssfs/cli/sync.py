@@ -73,6 +73,7 @@ class SyncReport(msgspec.Struct, frozen=True):
     expired: list[str]
     expiry_held: str | None
     shrunk: Shrink | None
+    notes: list[str]
 
 
 @click.command(
@@ -109,6 +110,13 @@ class SyncReport(msgspec.Struct, frozen=True):
     "--source-id",
     metavar="NAME",
     help="Call the source so, instead of by its path: for a path that changes (a snapshot's).",
+)
+@click.option(
+    "--ignore-inode",
+    is_flag=True,
+    help="SOURCE gives its files new inode numbers at each mount (FUSE, some NFS): size, mtime and "
+    "ctime alone say what is unchanged; what moved is found by its content, and hard links are "
+    "files of their own.",
 )
 @click.option(
     "--allow-shrink",
@@ -152,6 +160,7 @@ def sync(
     one_file_system: bool,
     exclude_caches: bool,
     source_id: str | None,
+    ignore_inode: bool,
     allow_shrink: bool,
     pre_command: str | None,
     post_command: str | None,
@@ -179,7 +188,7 @@ def sync(
     With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
     metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, sockets, seconds,
     problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason), shrunk
-    (null, or {before, after}: numbers of files).
+    (null, or {before, after}: numbers of files), notes (what is odd about SOURCE, a list of lines).
 
     A source that has lost more than half of its files (and had at least ten), or all of them, makes a
     version that is flagged, and nothing expires by itself until the files are back or you say that it
@@ -215,6 +224,7 @@ def sync(
             dry_run=dry_run,
             waits=not no_wait,
             allow_shrink=allow_shrink,
+            ignore_inode=ignore_inode,
         )
         with open_progress(SystemClock(), quiet=quiet or as_json, verbose=verbose) as monitor:
             result = _make_version(place, link, request, retries, monitor)
@@ -226,6 +236,8 @@ def sync(
         _summarise(result, request, place)
     if not as_json:
         complain_of(result.problems, listed=verbose)
+    for note in result.notes:
+        complain(note)
     if result.shrunk is not None:
         complain(
             f"The source has {lost_text(result.shrunk)} that it had: version {result.version} is "
@@ -278,6 +290,7 @@ def _report(result: SyncResult) -> SyncReport:
         expired=result.expired,
         expiry_held=result.expiry_held or None,
         shrunk=result.shrunk,
+        notes=list(result.notes),
         **counts,
     )
 

@@ -17,7 +17,15 @@ from ssfs.engine.attributes import Attributes
 from ssfs.engine.content import ContentSender, Found
 from ssfs.engine.moves import Catalogs, MoveFinder, Source
 from ssfs.engine.outgoing import Outgoing
-from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_untouched, judge_content, seen
+from ssfs.engine.plan import (
+    Verdict,
+    is_only_bookkeeping,
+    is_renumbered,
+    is_untouched,
+    judge_content,
+    renumbered,
+    seen,
+)
 from ssfs.engine.unseen import keep_as_before
 from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
 from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
@@ -27,6 +35,7 @@ from ssfs.monitor import Monitor
 from ssfs.source.exclude import Excluder
 from ssfs.store.catalog.schema import PARKED
 
+_FILES_WORTH_A_WORD = 10
 _VANISHED = (errno.ENOENT, errno.EINVAL)
 """What readlink says of a symlink that is gone, or is something else by now."""
 
@@ -53,6 +62,7 @@ class Comparison:
     Attributes:
         counts: What was found so far.
         problems: What could not be backed up as it is.
+        notes: What is odd about the source, in a line each.
     """
 
     def __init__(
@@ -66,6 +76,7 @@ class Comparison:
     ) -> None:
         self.counts = Counts()
         self.problems: list[EntryProblem] = []
+        self.notes: list[str] = []
         self._source = source
         self._compared = catalogs.compared
         self._working = catalogs.working
@@ -81,6 +92,7 @@ class Comparison:
         )
         self._now_s = 0.0
         self._above: set[tuple[int, int]] = set()
+        self._renumbered = 0
 
     def report(self, path: bytes, problem: str) -> None:
         """Note a problem and go on."""
@@ -92,6 +104,7 @@ class Comparison:
     def run(self, *, dry_run: bool) -> None:
         """Walk, send what differs, remove what is gone."""
         self._content.dry_run = dry_run
+        self._content.ignore_inode = self._source.ignore_inode
         self._missing.extend(row.id for row in self._compared.children(PARKED))
         self._now_s = self._clock.now().timestamp()
         self._root()
@@ -117,6 +130,14 @@ class Comparison:
                 os.close(level.fd)
         self._content.finish_deltas()
         self._remove_missing()
+        if self._renumbered >= _FILES_WORTH_A_WORD and (
+            2 * self._renumbered > self._compared.number("files")
+        ):
+            self.notes.append(
+                f"The source's inode numbers have changed ({self._renumbered:,} files are as they "
+                "were but for that), so files had to be read again: if this is so each time, "
+                "use --ignore-inode"
+            )
 
     def _root(self) -> None:
         status = self._source.look()
@@ -225,11 +246,16 @@ class Comparison:
         if status is None:
             return 0
         is_directory = stat_module.S_ISDIR(status.st_mode)
+        if record is not None and self._source.ignore_inode:
+            record = renumbered(record, status)
         if record is not None and is_untouched(record, status):
             kind = Kind.DIRECTORY if is_directory else record.kind
             if record.kind == kind and (is_directory or kind_of_mode(status.st_mode) == kind):
                 return self._below(record.id, status) if is_directory else 0
         now = seen(0, parent, name, status, self._source.device)
+        if self._source.ignore_inode:
+            # A group is made of an inode number too, and must not meet one of an earlier run.
+            now = now._replace(link_group=0)
         if record is not None and record.kind != now.kind:
             self._missing.append(record.id)
             record = None
@@ -238,6 +264,8 @@ class Comparison:
                 self._forget(record)
                 return 0
             return self._below(self._directory_row(fd, now, record, path), status)
+        if record is not None and is_renumbered(record, status):
+            self._renumbered += 1
         self._leaf(fd, now, record, path)
         return 0
 

@@ -22,18 +22,26 @@ _MOST_LINKS_LOOKED_AT = 32
 class Source:
     """The open root of what is backed up."""
 
-    def __init__(self, path: bytes, skip: frozenset[tuple[int, int]] = frozenset()) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        skip: frozenset[tuple[int, int]] = frozenset(),
+        *,
+        ignore_inode: bool = False,
+    ) -> None:
         """Open it.
 
         Args:
             path: The root directory.
             skip: (device, inode) of directories never to go into: the store itself.
+            ignore_inode: Its inode numbers mean nothing from one run to the next.
 
         Raises:
             SourceError: It is missing, unreadable or no directory.
         """
         self.path = path
         self.skip = skip
+        self.ignore_inode = ignore_inode
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             os.listdir(self.fd)
@@ -79,7 +87,8 @@ class MoveFinder:
         self._source = source
         self._compared = catalogs.compared
         self._working = catalogs.working
-        self._has_records = catalogs.has_records
+        # Whether an inode number may say what a file was before.
+        self._has_numbers = catalogs.has_records and not source.ignore_inode
         self._claimed: set[int] = set()
 
     def same_inode(self, now: Entry, *, free_first: bool) -> Entry | None:
@@ -89,7 +98,7 @@ class MoveFinder:
             now: What was found.
             free_first: Of several, hard links of one file, prefer one that has left its path.
         """
-        if not self._has_records:
+        if not self._has_numbers:
             return None
         found: Entry | None = None
         for row in itertools.islice(self._compared.by_inode(now.ino), _MOST_LINKS_LOOKED_AT):
@@ -112,7 +121,7 @@ class MoveFinder:
 
     def moved_here(self, now: Entry) -> Entry | None:
         """The record of a directory, symlink or special file that has moved to this path."""
-        if not self._has_records:
+        if not self._has_numbers:
             return None
         for row in self._compared.by_inode(now.ino):
             is_same = (row.dev, row.kind) == (now.dev, now.kind)

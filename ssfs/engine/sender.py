@@ -1,6 +1,7 @@
 """The client's side of a sync. Read `send_version` beside SYNC.md: the steps S2..S9 are its."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -57,6 +58,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
         dry_run: Compare, say what would be done, make no version.
         waits: Wait for a slot when all of the sync point are taken.
         allow_shrink: It is meant that most files are gone.
+        ignore_inode: Inode numbers of the source mean nothing from one run to the next.
     """
 
     source: bytes
@@ -69,6 +71,7 @@ class SyncRequest(msgspec.Struct, frozen=True):
     dry_run: bool = False
     waits: bool = True
     allow_shrink: bool = False
+    ignore_inode: bool = False
 
 
 class SyncResult(msgspec.Struct, frozen=True):
@@ -83,6 +86,7 @@ class SyncResult(msgspec.Struct, frozen=True):
         expired: Ids of the versions that were let go afterwards.
         expiry_held: Why none were; "" if nothing held.
         shrunk: The version is flagged: the source has lost most of its files.
+        notes: What is odd about the source, in a line each.
     """
 
     version: str
@@ -93,6 +97,7 @@ class SyncResult(msgspec.Struct, frozen=True):
     expired: list[str]
     expiry_held: str
     shrunk: Shrink | None = None
+    notes: Sequence[str] = ()
 
 
 def send_version(
@@ -116,7 +121,8 @@ def send_version(
     started = clock.monotonic_s()
     with contextlib.ExitStack() as stack:
         stack.enter_context(hearing_refusals(channel))
-        source = stack.enter_context(contextlib.closing(Source(request.source, request.skip)))
+        source = Source(request.source, request.skip, ignore_inode=request.ignore_inode)
+        stack.callback(source.close)
         opened = _open_task(channel, request, monitor)  # S2
         cache = stack.enter_context(open_cache(cache_root, opened.task_id))
         compared = stack.enter_context(_compared_catalog(channel, cache, opened))  # S3
@@ -151,6 +157,7 @@ def send_version(
         expired=expired.versions,
         expiry_held=expired.held,
         shrunk=committed.shrunk,
+        notes=comparison.notes,
     )
 
 

@@ -15,7 +15,7 @@ KEYS = {
     *("version", "mount_name", "entries", "bytes", "new", "changed", "moved", "metadata_only"),
     *("removed", "linked", "bytes_read", "bytes_sent", "bytes_received", "new_bytes", "seconds"),
     "sockets",
-    *("problems", "expired", "expiry_held", "shrunk"),
+    *("problems", "expired", "expiry_held", "shrunk", "notes"),
 }
 
 
