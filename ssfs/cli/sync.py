@@ -239,9 +239,10 @@ def sync(
     for note in result.notes:
         complain(note)
     if result.shrunk is not None:
+        flagged = f"version {result.version} is" if result.version else "its version would be"
         complain(
-            f"The source has {lost_text(result.shrunk)} that it had: version {result.version} is "
-            "flagged, and nothing expires by itself (if it is meant: --allow-shrink)"
+            f"The source has {lost_text(result.shrunk)} that it had: {flagged} flagged, and nothing "
+            "expires by itself (if it is meant: --allow-shrink)"
         )
     return ExitCode.PROBLEMS if outcome.post_failed else outcome.code
 

@@ -112,6 +112,7 @@ class ContentSender:
         if found.now.id == 0:
             found = found._replace(now=found.now._replace(id=working.take_id()))
         if self.dry_run:
+            self._outgoing.keep(found.now)
             self._count(found, found.now, is_linked=False)
             return True
         if found.twin is not None and judge_content(found.twin, found.now) is Verdict.SAME:

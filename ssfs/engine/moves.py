@@ -11,7 +11,7 @@ import os
 
 from ssfs.engine.plan import Verdict, judge_content
 from ssfs.errors import SourceError
-from ssfs.model.entry import Entry, Kind, kind_of_mode
+from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 
@@ -143,7 +143,7 @@ class MoveFinder:
 
     def is_free(self, row: Entry) -> bool:
         """Whether this record may go on at another path."""
-        if self.is_claimed(row.id):
+        if row.id == ROOT_ID or self.is_claimed(row.id):
             return False
         # Where the record is by now: a directory above it may have moved already.
         names = self._working.path_names(row.id)

@@ -32,6 +32,7 @@ from ssfs.protocol.messages import (
     Queued,
     Refused,
 )
+from ssfs.retention.shrink import judge_shrink
 from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
@@ -142,7 +143,12 @@ def send_version(
             channel.send(Leave())
             counts = _final_counts(comparison, working, channel)
             seconds = clock.monotonic_s() - started
-            return SyncResult("", "", counts, seconds, comparison.problems, [], "")
+            shrunk = None
+            if not request.allow_shrink:
+                shrunk = judge_shrink(compared.number("files"), working.counter("files"))
+            return SyncResult(
+                "", "", counts, seconds, comparison.problems, [], "", shrunk, comparison.notes
+            )
         monitor.phase("committing")
         committed = _finish(channel, comparison, outgoing, working)  # S7, S8
         cache.keep_working(working)  # S9

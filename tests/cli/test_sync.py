@@ -109,12 +109,14 @@ def test_dry_run_changes_nothing(source: Path, store: Path):
     planned = ssfs_json("sync", source, store, "--dry-run")
     assert set(planned) == KEYS
     assert (planned["version"], planned["mount_name"], planned["new"]) == (None, None, 6)
+    assert (planned["entries"], planned["bytes"]) == (6, 102_412)
     assert not (store / "points" / "main").exists()
     ssfs("sync", "-q", source, store)
     (source / "new").write_text("new")
     text = ssfs("sync", source, store, "--dry-run")
     assert text.startswith("Dry run, nothing was written")
     assert "  1 new, " in text
+    assert "would hold 7 entries" in text
     assert len(list((task_directory(store) / "versions").iterdir())) == 1
 
 
@@ -243,6 +245,8 @@ def test_source_that_is_suddenly_empty_is_said_and_flagged(source: Path, store: 
     before = sum(path.is_file() and not path.is_symlink() for path in source.rglob("*"))
     shutil.rmtree(source)
     source.mkdir()
+    planned = run("sync", "-q", source, store, "--dry-run", expect=3)
+    assert f"The source has 0 of {before} files that it had: its version would be" in planned.error
     outcome = run("sync", "-q", source, store, expect=3)
     assert f"The source has 0 of {before} files that it had" in outcome.error
     assert "--allow-shrink" in outcome.error

@@ -313,13 +313,17 @@ def test_bind_mounts_of_a_directory_inside_itself_are_named_and_not_entered(
 
 
 @pytest.mark.needs_root
-def test_new_bind_mount_loop_is_an_empty_directory(source, backup):
+@pytest.mark.parametrize("has_version", [False, True])
+def test_new_bind_mount_loop_is_an_empty_directory(source, backup, has_version):
     (source / "d" / "loop").mkdir()
+    if has_version:
+        # The root is recorded, and its inode number turns up somewhere else: it has not moved.
+        backup.sync(source, patterns=("loop",))
     with mount("--bind", source, source / "d" / "loop"):
         result = backup.sync(source)
     assert problems(result) == ["d/loop"]
     assert row(backup.newest(), "d/loop").id
-    assert result.counts.entries == 10 - 1
+    assert result.counts.entries == 9
     verify_version(backup.newest())
 
 
