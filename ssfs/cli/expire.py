@@ -37,7 +37,7 @@ def expire(
     """Let the versions go that the policy does not keep.
 
     Those of one task, or of all tasks of a sync point when LOCATION names no task. A sync does this by itself, but holds while the dates look wrong (after a jump of the clock, or
-    a long silence). This command does it in any case, and so releases the hold.
+    a long silence), and while the source has lost more than half of its files. This command does it in any case, and so releases the hold.
 
     The table names what goes and why the others stay; -v shows it all without --dry-run too.
 

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from ssfs.cli.exit_codes import ExitCode
+from ssfs.cli.hooks import commands_around
 from ssfs.cli.location import LocalPlace, Place, is_inside, parse_location, point_of, spell
 from ssfs.cli.options import (
     PATH,
@@ -20,6 +21,7 @@ from ssfs.cli.options import (
 from ssfs.cli.output import (
     ProblemLine,
     bytes_text,
+    complain,
     complain_of,
     counted,
     emit,
@@ -37,6 +39,10 @@ from ssfs.engine.remote import sync_remote
 from ssfs.engine.sender import SyncRequest, SyncResult
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
+from ssfs.model.version import Shrink
+from ssfs.monitor import Monitor
+from ssfs.net.options import LinkOptions
+from ssfs.retention.shrink import lost_text
 from ssfs.source.exclude import ExcludeOptions, Excluder, read_pattern_file
 from ssfs.source.identity import client_name, default_task, source_identity
 from ssfs.store.store import Store, check_name
@@ -61,10 +67,13 @@ class SyncReport(msgspec.Struct, frozen=True):
     bytes_sent: int
     bytes_received: int
     new_bytes: int
+    sockets: int
     seconds: float
     problems: list[ProblemLine]
     expired: list[str]
     expiry_held: str | None
+    shrunk: Shrink | None
+    notes: list[str]
 
 
 @click.command(
@@ -102,6 +111,28 @@ class SyncReport(msgspec.Struct, frozen=True):
     metavar="NAME",
     help="Call the source so, instead of by its path: for a path that changes (a snapshot's).",
 )
+@click.option(
+    "--ignore-inode",
+    is_flag=True,
+    help="SOURCE gives its files new inode numbers at each mount (FUSE, some NFS): size, mtime and "
+    "ctime alone say what is unchanged; what moved is found by its content, and hard links are "
+    "files of their own.",
+)
+@click.option(
+    "--allow-shrink",
+    is_flag=True,
+    help="It is meant that more than half of the files are gone: the version is not flagged.",
+)
+@click.option(
+    "--pre-command",
+    metavar="COMMAND",
+    help="Run this first, through the shell: it may make SOURCE, as a snapshot.",
+)
+@click.option(
+    "--post-command",
+    metavar="COMMAND",
+    help="Run this at the end, whatever happened: it may remove the snapshot.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
 @click.option(
     "--no-wait",
@@ -129,6 +160,10 @@ def sync(
     one_file_system: bool,
     exclude_caches: bool,
     source_id: str | None,
+    ignore_inode: bool,
+    allow_shrink: bool,
+    pre_command: str | None,
+    post_command: str | None,
     dry_run: bool,
     no_wait: bool,
     retries: int,
@@ -151,51 +186,85 @@ def sync(
     so does the next run after one that was broken off for good.
 
     With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
-    metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, seconds,
-    problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason).
+    metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, sockets, seconds,
+    problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason), shrunk
+    (null, or {before, after}: numbers of files), notes (what is odd about SOURCE, a list of lines).
 
-    Exit codes: 0 done; 3 done, but some files could not be read (listed); 2 wrong options, or the
+    A source that has lost more than half of its files (and had at least ten), or all of them, makes a
+    version that is flagged, and nothing expires by itself until the files are back or you say that it
+    is meant: by --allow-shrink, or by `ssfs expire`.
+
+    Both commands run through the shell, in a dry run too, and their output goes to standard error.
+    They find SSFS_SOURCE and SSFS_LOCATION in their environment, the post-command also SSFS_STATUS (the exit
+    code so far) and SSFS_VERSION (empty if there is none). The post-command runs after a failed or
+    interrupted run too. With a source under a path that changes, use --source-id.
+
+    Exit codes: 0 done; 3 done, but some files could not be read (listed), or most are gone, or the
+    post-command failed; 2 wrong options, or the
     task backs up another source; 4 the server is another one, or does not let this machine; 5 the
     server cannot be reached, or all slots are taken; 6 no store, full, or another sync of the task is
-    running; 7 SOURCE is missing; 130 interrupted (what has arrived is kept for the next run).
+    running; 7 SOURCE is missing, or the pre-command failed; 130 interrupted (what has arrived is kept for the next run).
     """
     place = parse_location(location)
     link = link_options(compress, limit)
     patterns = [line for path in exclude_files for line in read_pattern_file(path)]
     options = ExcludeOptions((*patterns, *excludes), one_file_system, exclude_caches)
     Excluder(options)  # a pattern that makes no sense is found before anything starts
-    Source(source).close()  # and so is a missing source
-    client = client_name() if isinstance(place, LocalPlace) else client_name_at(place)
-    request = SyncRequest(
-        source=source,
-        point=point_of(place),
-        task=check_name(place.task or default_task(client, source, source_id), "task"),
-        client=client,
-        source_identity=source_identity(source, source_id),
-        exclude=options,
-        skip=_store_directory(place, source),
-        dry_run=dry_run,
-        waits=not no_wait,
-    )
-    clock = SystemClock()
-    with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
-        try:
-            if isinstance(place, LocalPlace):
-                result = sync_local(Store.open(place.store), request, monitor, clock)
-            else:
-                opener = functools.partial(open_channel, place, link)
-                result = sync_remote(opener, request, monitor, clock, retries)
-        except KeyboardInterrupt as interrupt:
-            raise KeyboardInterrupt(
-                "Interrupted: what has arrived is kept, the next sync goes on from there"
-            ) from interrupt
+    with commands_around(pre_command, post_command, source, location) as outcome:
+        Source(source).close()  # and so is a missing source, if nothing makes it
+        client = client_name() if isinstance(place, LocalPlace) else client_name_at(place)
+        request = SyncRequest(
+            source=source,
+            point=point_of(place),
+            task=check_name(place.task or default_task(client, source, source_id), "task"),
+            client=client,
+            source_identity=source_identity(source, source_id),
+            exclude=options,
+            skip=_store_directory(place, source),
+            dry_run=dry_run,
+            waits=not no_wait,
+            allow_shrink=allow_shrink,
+            ignore_inode=ignore_inode,
+        )
+        with open_progress(SystemClock(), quiet=quiet or as_json, verbose=verbose) as monitor:
+            result = _make_version(place, link, request, retries, monitor)
+        outcome.version = result.version
+        outcome.code = _code_of(result)
     if as_json:
         emit_json(_report(result))
     elif not quiet:
         _summarise(result, request, place)
     if not as_json:
         complain_of(result.problems, listed=verbose)
-    return ExitCode.PROBLEMS if result.problems else ExitCode.DONE
+    for note in result.notes:
+        complain(note)
+    if result.shrunk is not None:
+        flagged = f"version {result.version} is" if result.version else "its version would be"
+        complain(
+            f"The source has {lost_text(result.shrunk)} that it had: {flagged} flagged, and nothing "
+            "expires by itself (if it is meant: --allow-shrink)"
+        )
+    return ExitCode.PROBLEMS if outcome.post_failed else outcome.code
+
+
+def _make_version(
+    place: Place, link: LinkOptions, request: SyncRequest, retries: int, monitor: Monitor
+) -> SyncResult:
+    """The sync itself, wherever the store is."""
+    clock = SystemClock()
+    try:
+        if isinstance(place, LocalPlace):
+            return sync_local(Store.open(place.store), request, monitor, clock)
+        opener = functools.partial(open_channel, place, link)
+        return sync_remote(opener, request, monitor, clock, retries)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(
+            "Interrupted: what has arrived is kept, the next sync goes on from there"
+        ) from interrupt
+
+
+def _code_of(result: SyncResult) -> ExitCode:
+    return ExitCode.PROBLEMS if result.problems or result.shrunk else ExitCode.DONE
 
 
 def _store_directory(place: Place, source: bytes) -> frozenset[tuple[int, int]]:
@@ -221,6 +290,8 @@ def _report(result: SyncResult) -> SyncReport:
         problems=problem_lines(result.problems),
         expired=result.expired,
         expiry_held=result.expiry_held or None,
+        shrunk=result.shrunk,
+        notes=list(result.notes),
         **counts,
     )
 
@@ -239,6 +310,8 @@ def _summarise(result: SyncResult, request: SyncRequest, place: Place) -> None:
         f"{counts.metadata_only:,} with new metadata only, {counts.removed:,} removed, "
         f"{counts.linked:,} linked to content already there"
     )
+    if counts.sockets:
+        emit(f"  {counted(counts.sockets, 'socket')} left out")
     if request.dry_run:
         return
     emit(

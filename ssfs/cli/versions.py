@@ -9,6 +9,7 @@ from ssfs.cli.output import bytes_text, complain, counted, emit, emit_json, seco
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
 from ssfs.protocol.requests import ListVersions, VersionLine, VersionsReport
+from ssfs.retention.shrink import lost_text
 
 _DAMAGED = "damaged"
 
@@ -29,8 +30,9 @@ def versions(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> E
 
     With --json: a list of objects with the keys version, mount_name, started (UTC), seconds,
     entries, bytes, new_bytes, problems (their number), pinned, keep (list of reasons; empty: it goes
-    when versions expire next), damaged (how many of its entries are known to be; null: all may be).
-    What cannot be read of a damaged version is null.
+    when versions expire next), damaged (how many of its entries are known to be; null: all may be),
+    shrunk (null, or {before, after}: numbers of files, when the source had lost more than half of
+    them). What cannot be read of a damaged version is null.
 
     Exit codes: 0 done; 2 no such task, or more than one to choose from; 3 a version is known to be
     damaged; 6 no store there, or it cannot be read.
@@ -75,6 +77,11 @@ def _damage_text(damaged: int | None) -> str:
     return "its catalog or tree is damaged" if damaged is None else f"{damaged:,} damaged"
 
 
+def _fate_text(line: VersionLine) -> str:
+    fate = ", ".join(line.keep) or "goes at the next expiry"
+    return fate if line.shrunk is None else f"{fate}; flagged: {lost_text(line.shrunk)}"
+
+
 def _row(line: VersionLine, *, verbose: bool) -> list[str]:
     def text(number: float | None, form: str = "count") -> str:
         if number is None:
@@ -88,7 +95,7 @@ def _row(line: VersionLine, *, verbose: bool) -> list[str]:
         text(line.entries),
         text(line.bytes, "bytes"),
         text(line.new_bytes, "bytes"),
-        ", ".join(line.keep) or "goes at the next expiry",
+        _fate_text(line),
     ]
     if line.damaged != 0:
         row[-1] += f"; {_damage_text(line.damaged)}"

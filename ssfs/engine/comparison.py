@@ -7,22 +7,53 @@ up under another path.
 """
 
 import array
+import errno
 import os
 import stat as stat_module
+from typing import NamedTuple
 
 from ssfs.clock import Clock
 from ssfs.engine.attributes import Attributes
 from ssfs.engine.content import ContentSender, Found
 from ssfs.engine.moves import Catalogs, MoveFinder, Source
 from ssfs.engine.outgoing import Outgoing
-from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_untouched, judge_content, seen
+from ssfs.engine.plan import (
+    Verdict,
+    is_only_bookkeeping,
+    is_renumbered,
+    is_untouched,
+    judge_content,
+    renumbered,
+    seen,
+)
+from ssfs.engine.unseen import keep_as_before
 from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
-from ssfs.model.entry import ROOT_ID, Entry, Flag, Kind, kind_of_mode
+from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
 from ssfs.source.exclude import Excluder
 from ssfs.store.catalog.schema import PARKED
+
+_FILES_WORTH_A_WORD = 10
+_VANISHED = (errno.ENOENT, errno.EINVAL)
+"""What readlink says of a symlink that is gone, or is something else by now."""
+
+
+class _Level(NamedTuple):
+    """A directory that the walk is in.
+
+    Attributes:
+        fd: Its descriptor.
+        path: Where it is.
+        number: Its device and inode number.
+        below: (id, name) of the directories to go into from here, last one first.
+    """
+
+    fd: int
+    path: bytes
+    number: tuple[int, int]
+    below: list[tuple[int, bytes]]
 
 
 class Comparison:
@@ -31,6 +62,7 @@ class Comparison:
     Attributes:
         counts: What was found so far.
         problems: What could not be backed up as it is.
+        notes: What is odd about the source, in a line each.
     """
 
     def __init__(
@@ -44,6 +76,7 @@ class Comparison:
     ) -> None:
         self.counts = Counts()
         self.problems: list[EntryProblem] = []
+        self.notes: list[str] = []
         self._source = source
         self._compared = catalogs.compared
         self._working = catalogs.working
@@ -58,6 +91,8 @@ class Comparison:
             catalogs.compared, outgoing, self._attributes, self.counts, monitor, self.report
         )
         self._now_s = 0.0
+        self._above: set[tuple[int, int]] = set()
+        self._renumbered = 0
 
     def report(self, path: bytes, problem: str) -> None:
         """Note a problem and go on."""
@@ -69,33 +104,43 @@ class Comparison:
     def run(self, *, dry_run: bool) -> None:
         """Walk, send what differs, remove what is gone."""
         self._content.dry_run = dry_run
+        self._content.ignore_inode = self._source.ignore_inode
         self._missing.extend(row.id for row in self._compared.children(PARKED))
         self._now_s = self._clock.now().timestamp()
         self._root()
-        below: list[tuple[int, bytes]] = []
-        stack = [(os.dup(self._source.fd), b"", below)]
+        stack = [_Level(os.dup(self._source.fd), b"", self._source.number, [])]
+        self._above = {self._source.number}
         try:
-            below.extend(self._directory(self._source.fd, ROOT_ID, b""))
+            stack[0].below.extend(self._directory(self._source.fd, ROOT_ID, b""))
             while stack:
-                fd, path, below = stack[-1]
-                if not below:
-                    os.close(fd)
+                level = stack[-1]
+                if not level.below:
+                    os.close(level.fd)
+                    self._above.discard(level.number)
                     stack.pop()
                     continue
-                entry_id, name = below.pop()
-                child_path = path + b"/" + name if path else name
-                child = self._enter(fd, entry_id, name, child_path)
-                if child >= 0:
-                    stack.append((child, child_path, []))
-                    stack[-1][2].extend(self._directory(child, entry_id, child_path))
+                entry_id, name = level.below.pop()
+                entered = self._enter(level, entry_id, name)
+                if entered is not None:
+                    stack.append(entered)
+                    self._above.add(entered.number)
+                    entered.below.extend(self._directory(entered.fd, entry_id, entered.path))
         finally:
-            for fd, _, _ in stack:
-                os.close(fd)
+            for level in stack:
+                os.close(level.fd)
         self._content.finish_deltas()
         self._remove_missing()
+        if self._renumbered >= _FILES_WORTH_A_WORD and (
+            2 * self._renumbered > self._compared.number("files")
+        ):
+            self.notes.append(
+                f"The source's inode numbers have changed ({self._renumbered:,} files are as they "
+                "were but for that), so files had to be read again: if this is so each time, "
+                "use --ignore-inode"
+            )
 
     def _root(self) -> None:
-        status = os.fstat(self._source.fd)
+        status = self._source.look()
         now = seen(ROOT_ID, 0, b"", status, self._source.device)
         record = self._compared.root()
         if record is not None and is_untouched(record, status):
@@ -107,31 +152,62 @@ class Comparison:
         else:
             self._metadata(record, now)
 
-    def _enter(self, fd: int, entry_id: int, name: bytes, path: bytes) -> int:
-        """A descriptor of a directory to walk; -1 for one that cannot be walked."""
+    def _enter(self, level: _Level, entry_id: int, name: bytes) -> _Level | None:
+        """Open a directory for the walk; None for one that cannot be walked."""
+        path = level.path + b"/" + name if level.path else name
+        fd = -1
         try:
-            return open_directory(name, dir_fd=fd)
+            fd = open_directory(name, dir_fd=level.fd)
+            status = os.fstat(fd)
         except FileNotFoundError:
-            self._missing.append(entry_id)
+            self._vanished(entry_id)
         except OSError as error:
             self._unreadable_directory(entry_id, path, error)
-        return -1
+        else:
+            number = (status.st_dev, status.st_ino)
+            if number in self._above:
+                # Mounted inside itself. What is recorded here is hidden, not gone.
+                self._unseen(entry_id, path, "is one of the directories above it, not entered")
+            elif self._below(entry_id, status):  # else mounted only now, by being opened
+                return _Level(fd, path, number, [])
+        if fd >= 0:
+            os.close(fd)
+        return None
+
+    def _vanished(self, entry_id: int) -> None:
+        """A directory is gone again: as if it had not been met, it may turn up elsewhere."""
+        self._missing.append(entry_id)
+        entry = self._working.entry(entry_id)
+        if entry is not None:
+            self._moves.release(entry)
 
     def _unreadable_directory(self, entry_id: int, path: bytes, error: OSError) -> None:
-        """Keep what the version before had in it: nothing may look deleted that was not seen."""
-        reason = (error.strerror or "unknown error").lower()
-        entry = self._working.entry(entry_id)
-        if entry is not None and self._compared.entry(entry_id) is not None:
-            self.report(path, f"directory cannot be read: {reason}; kept as in the version before")
-            self._outgoing.keep(entry._replace(flags=entry.flags | Flag.STALE))
-        else:
-            self.report(path, f"directory cannot be read: {reason}; its content is not backed up")
+        self._unseen(entry_id, path, f"directory cannot be read: {_reason(error)}")
+
+    def _unseen(self, entry_id: int, path: bytes, problem: str) -> None:
+        """Keep what the version before has there: nothing may look deleted that was not seen.
+
+        Args:
+            entry_id: Entry id; 0 for what has no record.
+            path: Where it is.
+            problem: What is wrong.
+        """
+        known = self._compared.entry(entry_id) if entry_id else None
+        entry = self._working.entry(entry_id) if known else None
+        if entry is None:
+            self.report(path, f"{problem}; not backed up")
+            return
+        self.report(path, f"{problem}; kept as in the version before")
+        keep_as_before(entry, self._working, self._outgoing)
 
     def _directory(self, fd: int, entry_id: int, path: bytes) -> list[tuple[int, bytes]]:
         """Merge one directory; (id, name) of the directories to go into, last one first."""
         try:
             names = [os.fsencode(name) for name in os.listdir(fd)]
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and entry_id != ROOT_ID:
+                self._vanished(entry_id)
+                return []
             self._unreadable_directory(entry_id, path, error)
             return []
         names.sort()
@@ -166,25 +242,20 @@ class Comparison:
     ) -> int:
         """Handle one name; the entry id if it is a directory to go into, else 0."""
         path = parent_path + b"/" + name if parent_path else name
-        try:
-            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            self._forget(record)
-            return 0
-        except OSError as error:
-            self.report(path, f"cannot be looked at: {(error.strerror or '').lower()}")
+        status = self._look(fd, name, record, path)
+        if status is None:
             return 0
         is_directory = stat_module.S_ISDIR(status.st_mode)
-        if self._excluder.has_patterns and self._excluder.is_excluded(
-            path, is_directory=is_directory
-        ):
-            self._forget(record)
-            return 0
+        if record is not None and self._source.ignore_inode:
+            record = renumbered(record, status)
         if record is not None and is_untouched(record, status):
             kind = Kind.DIRECTORY if is_directory else record.kind
             if record.kind == kind and (is_directory or kind_of_mode(status.st_mode) == kind):
-                return record.id if is_directory and self._goes_into(status) else 0
+                return self._below(record.id, status) if is_directory else 0
         now = seen(0, parent, name, status, self._source.device)
+        if self._source.ignore_inode:
+            # A group is made of an inode number too, and must not meet one of an earlier run.
+            now = now._replace(link_group=0)
         if record is not None and record.kind != now.kind:
             self._missing.append(record.id)
             record = None
@@ -192,20 +263,46 @@ class Comparison:
             if (status.st_dev, status.st_ino) in self._source.skip:
                 self._forget(record)
                 return 0
-            entry_id = self._directory_row(fd, now, record, path)
-            return entry_id if self._goes_into(status) else 0
+            return self._below(self._directory_row(fd, now, record, path), status)
+        if record is not None and is_renumbered(record, status):
+            self._renumbered += 1
         self._leaf(fd, now, record, path)
         return 0
+
+    def _look(
+        self, fd: int, name: bytes, record: Entry | None, path: bytes
+    ) -> os.stat_result | None:
+        """The status of a name; None if there is nothing to be backed up as it is."""
+        try:
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            self._forget(record)
+            return None
+        except OSError as error:
+            entry_id = record.id if record else 0
+            self._unseen(entry_id, path, f"cannot be looked at: {_reason(error)}")
+            return None
+        if self._excluder.has_patterns and self._excluder.is_excluded(
+            path, is_directory=stat_module.S_ISDIR(status.st_mode)
+        ):
+            self._forget(record)
+            return None
+        return status
 
     def _forget(self, record: Entry | None) -> None:
         """What was recorded here is not to be in the version, unless it turns up elsewhere."""
         if record is not None:
             self._missing.append(record.id)
 
-    def _goes_into(self, status: os.stat_result) -> bool:
-        if (status.st_dev, status.st_ino) in self._source.skip:
-            return False
-        return not (self._excluder.options.one_file_system and status.st_dev != self._source.device)
+    def _below(self, entry_id: int, status: os.stat_result) -> int:
+        """The id of a directory to go into; 0 if it is left out, with all that is recorded in it."""
+        is_elsewhere = status.st_dev != self._source.device
+        if not (is_elsewhere and self._excluder.options.one_file_system) and (
+            (status.st_dev, status.st_ino) not in self._source.skip
+        ):
+            return entry_id
+        self._missing.extend(row.id for row in self._compared.children(entry_id))
+        return 0
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -235,18 +332,24 @@ class Comparison:
     def _leaf(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
         if now.kind == Kind.FILE:
             self._file(fd, now, record, path)
-        elif now.kind:  # else a socket: nothing that could be backed up
+        elif now.kind:
             now = now._replace(xattrs=self._attributes.of_name(now.name, fd, record, path))
             if now.kind == Kind.SYMLINK:
                 self._symlink(fd, now, record, path)
             else:
                 self._special(now, record)
+        else:
+            self.counts.sockets += 1  # nothing that could be backed up
 
     def _symlink(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
         try:
             now = now._replace(target=os.readlink(now.name, dir_fd=fd))
         except OSError as error:
-            self.report(path, f"symlink cannot be read: {(error.strerror or '').lower()}")
+            if error.errno in _VANISHED:
+                self._forget(record)
+            else:
+                entry_id = record.id if record else 0
+                self._unseen(entry_id, path, f"symlink cannot be read: {_reason(error)}")
             return
         if record is not None and record.target == now.target:
             self._metadata(record, now._replace(id=record.id))
@@ -326,6 +429,10 @@ class Comparison:
         if not sent:
             self.report(path, "the server has lost its content and it is not here any more")
             self.counts.removed += self._outgoing.remove(entry_id)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or "unknown error").lower()
 
 
 def _open_beneath(root: int, names: list[bytes]) -> int:

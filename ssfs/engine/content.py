@@ -80,7 +80,12 @@ class _Pending(NamedTuple):
 
 
 class ContentSender:
-    """Sends the content of files, one after the other, some of them a little later."""
+    """Sends the content of files, one after the other, some of them a little later.
+
+    Attributes:
+        dry_run: Read and send nothing.
+        ignore_inode: Rows name no link group: inode numbers mean nothing from one run to the next.
+    """
 
     def __init__(
         self,
@@ -92,6 +97,7 @@ class ContentSender:
         report: Callable[[bytes, str], None],
     ) -> None:
         self.dry_run = False
+        self.ignore_inode = False
         self._compared = compared
         self._has_records = compared.number("entries") > 0
         self._outgoing = outgoing
@@ -106,6 +112,7 @@ class ContentSender:
         if found.now.id == 0:
             found = found._replace(now=found.now._replace(id=working.take_id()))
         if self.dry_run:
+            self._outgoing.keep(found.now)
             self._count(found, found.now, is_linked=False)
             return True
         if found.twin is not None and judge_content(found.twin, found.now) is Verdict.SAME:
@@ -143,7 +150,7 @@ class ContentSender:
             self._take_large(fd, found, status, layout)
 
     def _take_large(self, fd: int, found: Found, status: os.stat_result, layout: Layout) -> None:
-        found = _looked_again(found, status)
+        found = self._looked_again(found, status)
         known = found.same or found.record or found.moved
         basis = self._basis_of(found.now, known)
         if found.twin or (self._has_records and self._compared.has_size(status.st_size)):
@@ -191,7 +198,7 @@ class ContentSender:
             self._counts.bytes_read += len(content)
             xattrs = self._xattrs(fd, found)
             is_stable = is_same(before, os.fstat(fd))
-            found = _looked_again(found, before)
+            found = self._looked_again(found, before)
             now = _with_content(found.now, layout, content)
             if is_stable:
                 break
@@ -281,7 +288,7 @@ class ContentSender:
         """
         for attempt in range(_STREAM_ATTEMPTS):
             before = os.fstat(fd)
-            found = _looked_again(found, before)
+            found = self._looked_again(found, before)
             # Before the file is begun: its row may name no attributes that the server does not know.
             xattrs = self._xattrs(fd, found)
             try:
@@ -311,7 +318,7 @@ class ContentSender:
             with open_file(entry.name, dir_fd) as fd:
                 status = os.fstat(fd)
                 layout = find_layout(fd, status)
-                now = seen(entry.id, entry.parent, entry.name, status, root_dev)
+                now = self._seen(entry, status, root_dev)
                 found = Found(now, None, None, None, None, path, float(now.ctime_s))
                 content = b"" if layout.data_bytes > INLINE_MAX_BYTES else read_stream(fd, layout)
                 if max(layout.data_bytes, len(content)) > INLINE_MAX_BYTES:
@@ -344,6 +351,16 @@ class ContentSender:
             self._monitor.advance(0, count, path)
 
         return progress
+
+    def _looked_again(self, found: Found, status: os.stat_result) -> Found:
+        """The same file with the metadata its open descriptor has."""
+        now = found.now
+        root_dev = status.st_dev if now.dev == 0 else -1
+        return found._replace(now=self._seen(now, status, root_dev))
+
+    def _seen(self, entry: Entry, status: os.stat_result, root_dev: int) -> Entry:
+        now = seen(entry.id, entry.parent, entry.name, status, root_dev)
+        return now._replace(link_group=0) if self.ignore_inode else now
 
     def _xattrs(self, fd: int, found: Found) -> bytes:
         return self._attributes.of_open(fd, found.record or found.moved, found.path)
@@ -381,10 +398,3 @@ def _with_content(now: Entry, layout: Layout, content: bytes) -> Entry:
     size = layout.size if layout.is_sparse else len(content)
     digest = content_digest(layout, content)
     return now._replace(digest=digest, size=size, holes=layout.holes)
-
-
-def _looked_again(found: Found, status: os.stat_result) -> Found:
-    """The same file with the metadata its open descriptor has."""
-    now = found.now
-    root_dev = status.st_dev if now.dev == 0 else -1
-    return found._replace(now=seen(now.id, now.parent, now.name, status, root_dev))

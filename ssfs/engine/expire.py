@@ -2,7 +2,7 @@
 
 The rule itself is pure (`ssfs.retention`); this reads versions and moves those it lets go to trash. A version whose
 record is damaged is not judged, and so never let go by rule. Expiry after a sync holds while the dates look
-wrong; an explicit `ssfs expire` does not, and remembers that.
+wrong, or the source has lost most of its files; an explicit `ssfs expire` does not, and remembers that.
 """
 
 import datetime
@@ -12,6 +12,7 @@ from ssfs.fsio.lock import DirectoryLock
 from ssfs.model.policy import Policy
 from ssfs.retention.hold import Hold, expiry_hold
 from ssfs.retention.rule import DatedVersion, decide
+from ssfs.retention.shrink import ShrinkHold
 from ssfs.store.roll import settle_roll
 from ssfs.store.store import Task
 from ssfs.store.trash import empty_trash, move_to_trash
@@ -29,7 +30,7 @@ class ExpiryPlan(NamedTuple):
     """What the rule says of a task's versions, by sequence, and whether automatic expiry holds."""
 
     judged: list[Judged]
-    hold: Hold | None
+    hold: Hold | ShrinkHold | None
 
     @property
     def expired(self) -> list[Version]:
@@ -45,10 +46,10 @@ def plan_expiry(
 ) -> ExpiryPlan:
     """What the rule says now, by the point's policy or another one; changes nothing."""
     versions = task.versions()
+    intact = [version for version in versions if version.is_intact()]
     dated = [
         DatedVersion(version.id.sequence, version.id.time, version.is_pinned())
-        for version in versions
-        if version.is_intact()
+        for version in intact
     ]
     chosen = policy or task.point.settings.policy
     decisions = decide(dated, chosen, zone or task.point.store.zone, now)
@@ -56,7 +57,23 @@ def plan_expiry(
     judged = [
         Judged(version, reasons.get(version.id.sequence, ("damaged",))) for version in versions
     ]
-    return ExpiryPlan(judged, expiry_hold(dated, task.settings.released_sequence))
+    released = task.settings.released_sequence
+    newest = intact[-1] if intact else None
+    hold = expiry_hold(dated, released) or (newest and shrink_hold(newest, released))
+    return ExpiryPlan(judged, hold or None)
+
+
+def shrink_hold(newest: Version, released_through: int) -> ShrinkHold | None:
+    """Whether the newest version's flag makes automatic expiry hold.
+
+    Args:
+        newest: Of the versions whose record can be read.
+        released_through: As in `expiry_hold`.
+    """
+    shrunk = newest.record().shrunk
+    if shrunk is None or newest.id.sequence <= released_through:
+        return None
+    return ShrinkHold(newest.id.sequence, shrunk)
 
 
 def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan:
@@ -65,7 +82,7 @@ def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan
     Args:
         task: Whose versions.
         now: The server's time.
-        automatic: After a sync, nobody asked: hold while the dates look wrong.
+        automatic: After a sync, nobody asked: hold while something looks wrong.
     """
     with task.guard() as guard:
         plan = plan_expiry(task, now)

@@ -80,6 +80,7 @@ def _version_lines(plan: ExpiryPlan) -> tuple[VersionLine, ...]:
                 pinned=version.is_pinned(),
                 keep=reasons,
                 damaged=None if damage.whole else len(damage.entries),
+                shrunk=record.shrunk if record else None,
             )
         )
     return tuple(lines)

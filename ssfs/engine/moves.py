@@ -11,7 +11,7 @@ import os
 
 from ssfs.engine.plan import Verdict, judge_content
 from ssfs.errors import SourceError
-from ssfs.model.entry import Entry, Kind, kind_of_mode
+from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 
@@ -22,29 +22,49 @@ _MOST_LINKS_LOOKED_AT = 32
 class Source:
     """The open root of what is backed up."""
 
-    def __init__(self, path: bytes, skip: frozenset[tuple[int, int]] = frozenset()) -> None:
+    def __init__(
+        self,
+        path: bytes,
+        skip: frozenset[tuple[int, int]] = frozenset(),
+        *,
+        ignore_inode: bool = False,
+    ) -> None:
         """Open it.
 
         Args:
             path: The root directory.
             skip: (device, inode) of directories never to go into: the store itself.
+            ignore_inode: Its inode numbers mean nothing from one run to the next.
 
         Raises:
             SourceError: It is missing, unreadable or no directory.
         """
         self.path = path
         self.skip = skip
+        self.ignore_inode = ignore_inode
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             os.listdir(self.fd)
         except OSError as error:
-            reason = (error.strerror or "unknown error").lower()
-            raise SourceError(
-                f"The source cannot be read: {reason}",
-                path=path,
-                remedy="name a directory that exists and that you may read",
-            ) from error
-        self.device = os.fstat(self.fd).st_dev
+            raise self._unreadable(error) from error
+        status = self.look()
+        self.device = status.st_dev
+        self.number = (status.st_dev, status.st_ino)
+
+    def look(self) -> os.stat_result:
+        """The root's status now; raises SourceError."""
+        try:
+            return os.fstat(self.fd)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> SourceError:
+        reason = (error.strerror or "unknown error").lower()
+        return SourceError(
+            f"The source cannot be read: {reason}",
+            path=self.path,
+            remedy="name a directory that exists and that you may read",
+        )
 
     def close(self) -> None:
         """Close it."""
@@ -67,7 +87,8 @@ class MoveFinder:
         self._source = source
         self._compared = catalogs.compared
         self._working = catalogs.working
-        self._has_records = catalogs.has_records
+        # Whether an inode number may say what a file was before.
+        self._has_numbers = catalogs.has_records and not source.ignore_inode
         self._claimed: set[int] = set()
 
     def same_inode(self, now: Entry, *, free_first: bool) -> Entry | None:
@@ -77,7 +98,7 @@ class MoveFinder:
             now: What was found.
             free_first: Of several, hard links of one file, prefer one that has left its path.
         """
-        if not self._has_records:
+        if not self._has_numbers:
             return None
         found: Entry | None = None
         for row in itertools.islice(self._compared.by_inode(now.ino), _MOST_LINKS_LOOKED_AT):
@@ -100,7 +121,7 @@ class MoveFinder:
 
     def moved_here(self, now: Entry) -> Entry | None:
         """The record of a directory, symlink or special file that has moved to this path."""
-        if not self._has_records:
+        if not self._has_numbers:
             return None
         for row in self._compared.by_inode(now.ino):
             is_same = (row.dev, row.kind) == (now.dev, now.kind)
@@ -122,7 +143,7 @@ class MoveFinder:
 
     def is_free(self, row: Entry) -> bool:
         """Whether this record may go on at another path."""
-        if self.is_claimed(row.id):
+        if row.id == ROOT_ID or self.is_claimed(row.id):
             return False
         # Where the record is by now: a directory above it may have moved already.
         names = self._working.path_names(row.id)

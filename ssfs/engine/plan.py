@@ -21,6 +21,9 @@ _NS = 10**9
 _INODE_WRAP = 1 << 64
 _INODE_SIGN = 1 << 63
 _REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE
+_UNPROVEN = Flag.RACY | Flag.UNSTABLE
+"""A stale row still says what its content was read as: of a directory that could not be listed for one
+night, nothing has to be read again."""
 _FILE_NUMBER = struct.Struct("<QQ")
 
 
@@ -91,6 +94,23 @@ def is_untouched(record: Entry, status: os.stat_result) -> bool:
     )
 
 
+def is_renumbered(record: Entry, status: os.stat_result) -> bool:
+    """Whether a file is as recorded but for its inode number, which no file can change."""
+    return (
+        record.kind == Kind.FILE
+        and record.ino & (_INODE_WRAP - 1) != status.st_ino
+        and record.size == status.st_size
+        and record.mtime_s * _NS + record.mtime_ns == status.st_mtime_ns
+        and record.ctime_s * _NS + record.ctime_ns == status.st_ctime_ns
+    )
+
+
+def renumbered(record: Entry, status: os.stat_result) -> Entry:
+    """The record with the inode number of what is there now, for who does not compare them."""
+    inode = status.st_ino
+    return record._replace(ino=inode - _INODE_WRAP if inode >= _INODE_SIGN else inode)
+
+
 def judge_content(record: Entry, now: Entry) -> Verdict:
     """What a file's look now says about the content recorded earlier."""
     if (record.size, record.mtime_s, record.mtime_ns) != (now.size, now.mtime_s, now.mtime_ns):
@@ -100,7 +120,7 @@ def judge_content(record: Entry, now: Entry) -> Verdict:
         now.ctime_ns,
         now.ino,
     )
-    return Verdict.SAME if same_change and not record.flags & _REREAD else Verdict.CHECK
+    return Verdict.SAME if same_change and not record.flags & _UNPROVEN else Verdict.CHECK
 
 
 def is_racy(entry: Entry, read_at_s: float) -> bool:

@@ -6,7 +6,7 @@ import os
 import msgspec
 
 from ssfs.clock import Clock
-from ssfs.engine.expire import clean_up, expire
+from ssfs.engine.expire import clean_up, expire, shrink_hold
 from ssfs.engine.incoming import Incoming
 from ssfs.engine.rows import send_catalog
 from ssfs.errors import (
@@ -39,6 +39,7 @@ from ssfs.protocol.messages import (
     Opened,
     Queued,
 )
+from ssfs.retention.shrink import judge_shrink
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.healing import heal
 from ssfs.store.slots import SlotRequest
@@ -103,7 +104,9 @@ def receive_version(
         _wait_for_slot(channel, slot, request)
         clean_up(task)
         check_room(point)
-        with Staging(task, _newest_intact(task)) as staging:
+        base = _newest_intact(task)
+        files_before = 0 if base is None else _files_before(task, base)
+        with Staging(task, base) as staging:
             channel.send(_opened(task, staging))
             try:
                 staging.prepare()  # R3
@@ -114,8 +117,11 @@ def receive_version(
             version_id = VersionId(task.next_sequence(), started)
             seconds = clock.monotonic_s() - start_s
             record = _record(task, staging, version_id, finish, clock, seconds)
+            if not request.allow_shrink:
+                shrunk = judge_shrink(files_before, staging.catalog.counter("files"))
+                record = msgspec.structs.replace(record, shrunk=shrunk)
             staging.commit(version_id, record)  # R7
-            channel.send(_committed(task, version_id, staging))
+            channel.send(_committed(task, record, staging))
     _heal(task)
     plan = expire(task, clock.now(), automatic=True)  # R8
     held = point.held or (str(plan.hold) if plan.hold else "")
@@ -162,6 +168,15 @@ def _heal(task: Task) -> None:
     """Heal older versions with what has just come; what cannot be healed now stays on their lists."""
     with contextlib.suppress(StoreError, OSError):
         heal(task, task.versions()[-1:])
+
+
+def _files_before(task: Task, base: Version) -> int:
+    """How many files the source is held against: what it had before it shrank, if it has."""
+    hold = shrink_hold(base, task.settings.released_sequence)
+    if hold is not None:
+        return hold.shrunk.before
+    with base.catalog() as catalog:
+        return catalog.number("files")
 
 
 def _opened(task: Task, staging: Staging) -> Opened:
@@ -265,13 +280,14 @@ def root_metadata(catalog: CatalogReader) -> RootMetadata:
     )
 
 
-def _committed(task: Task, version_id: VersionId, staging: Staging) -> Committed:
+def _committed(task: Task, record: VersionRecord, staging: Staging) -> Committed:
     names = [version.record().name for version in task.versions() if version.is_intact()]
     catalog = staging.catalog
     return Committed(
-        str(version_id),
+        record.id,
         shown_names(names)[-1],
         catalog.counter("entries"),
         catalog.counter("bytes"),
         staging.new_bytes,
+        record.shrunk,
     )

@@ -1,6 +1,7 @@
 """The client's side of a sync. Read `send_version` beside SYNC.md: the steps S2..S9 are its."""
 
 import contextlib
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from ssfs.engine.refusal import hearing_refusals, raise_refused
 from ssfs.engine.rows import received_rows
 from ssfs.errors import PeerError, RemoteProtocolError
 from ssfs.model.problem import EntryProblem
-from ssfs.model.version import Counts
+from ssfs.model.version import Counts, Shrink
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.messages import (
@@ -31,6 +32,7 @@ from ssfs.protocol.messages import (
     Queued,
     Refused,
 )
+from ssfs.retention.shrink import judge_shrink
 from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
@@ -56,6 +58,8 @@ class SyncRequest(msgspec.Struct, frozen=True):
         skip: (device, inode) of directories never to go into.
         dry_run: Compare, say what would be done, make no version.
         waits: Wait for a slot when all of the sync point are taken.
+        allow_shrink: It is meant that most files are gone.
+        ignore_inode: Inode numbers of the source mean nothing from one run to the next.
     """
 
     source: bytes
@@ -67,10 +71,24 @@ class SyncRequest(msgspec.Struct, frozen=True):
     skip: frozenset[tuple[int, int]] = frozenset()
     dry_run: bool = False
     waits: bool = True
+    allow_shrink: bool = False
+    ignore_inode: bool = False
 
 
 class SyncResult(msgspec.Struct, frozen=True):
-    """What became of it. `version` and `mount_name` are empty after a dry run."""
+    """What became of it. `version` and `mount_name` are empty after a dry run.
+
+    Attributes:
+        version: Id of the version.
+        mount_name: The name a mount shows it by.
+        counts: What was done.
+        seconds: How long it took.
+        problems: What could not be backed up as it is.
+        expired: Ids of the versions that were let go afterwards.
+        expiry_held: Why none were; "" if nothing held.
+        shrunk: The version is flagged: the source has lost most of its files.
+        notes: What is odd about the source, in a line each.
+    """
 
     version: str
     mount_name: str
@@ -79,6 +97,8 @@ class SyncResult(msgspec.Struct, frozen=True):
     problems: list[EntryProblem]
     expired: list[str]
     expiry_held: str
+    shrunk: Shrink | None = None
+    notes: Sequence[str] = ()
 
 
 def send_version(
@@ -102,7 +122,8 @@ def send_version(
     started = clock.monotonic_s()
     with contextlib.ExitStack() as stack:
         stack.enter_context(hearing_refusals(channel))
-        source = stack.enter_context(contextlib.closing(Source(request.source, request.skip)))
+        source = Source(request.source, request.skip, ignore_inode=request.ignore_inode)
+        stack.callback(source.close)
         opened = _open_task(channel, request, monitor)  # S2
         cache = stack.enter_context(open_cache(cache_root, opened.task_id))
         compared = stack.enter_context(_compared_catalog(channel, cache, opened))  # S3
@@ -122,7 +143,12 @@ def send_version(
             channel.send(Leave())
             counts = _final_counts(comparison, working, channel)
             seconds = clock.monotonic_s() - started
-            return SyncResult("", "", counts, seconds, comparison.problems, [], "")
+            shrunk = None
+            if not request.allow_shrink:
+                shrunk = judge_shrink(compared.number("files"), working.counter("files"))
+            return SyncResult(
+                "", "", counts, seconds, comparison.problems, [], "", shrunk, comparison.notes
+            )
         monitor.phase("committing")
         committed = _finish(channel, comparison, outgoing, working)  # S7, S8
         cache.keep_working(working)  # S9
@@ -136,6 +162,8 @@ def send_version(
         problems=comparison.problems,
         expired=expired.versions,
         expiry_held=expired.held,
+        shrunk=committed.shrunk,
+        notes=comparison.notes,
     )
 
 
@@ -149,6 +177,7 @@ def _open_task(channel: Channel, request: SyncRequest, monitor: Monitor) -> Open
             request.source_identity,
             request.dry_run,
             request.waits,
+            request.allow_shrink,
         )
     )
     while isinstance(message := _hear_any(channel), Queued):

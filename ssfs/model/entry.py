@@ -36,7 +36,7 @@ class Flag(enum.IntFlag):
     """What is special about an entry's content. The values are stored."""
 
     STALE = 1
-    """It could not be read: this is the copy of the version before."""
+    """It, or what it lies in, could not be read: this is how the version before has it."""
     UNSTABLE = 2
     """It changed while it was read, several times over."""
     RACY = 4

@@ -69,6 +69,7 @@ class Counts(msgspec.Struct):
         bytes_sent: Bytes the client put on the stream.
         bytes_received: Bytes the client took off the stream.
         new_bytes: File content newly stored by the server.
+        sockets: Sockets met: they are not backed up.
     """
 
     entries: int = 0
@@ -84,6 +85,7 @@ class Counts(msgspec.Struct):
     bytes_sent: int = 0
     bytes_received: int = 0
     new_bytes: int = 0
+    sockets: int = 0
 
 
 class RootMetadata(msgspec.Struct, frozen=True):
@@ -98,7 +100,19 @@ class RootMetadata(msgspec.Struct, frozen=True):
     mtime_ns: int
 
 
-class VersionRecord(msgspec.Struct, frozen=True):
+class Shrink(msgspec.Struct, frozen=True):
+    """A source that has lost most of its files (`ssfs.retention.shrink`).
+
+    Attributes:
+        before: How many regular files there were.
+        after: How many the version has.
+    """
+
+    before: int
+    after: int
+
+
+class VersionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The content of version.toml (FORMAT.md, "Text files")."""
 
     format: int
@@ -115,6 +129,7 @@ class VersionRecord(msgspec.Struct, frozen=True):
     counts: Counts
     root: RootMetadata
     catalog_file: str = ""
+    shrunk: Shrink | None = None
 
 
 class TaskSettings(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import enum
 import msgspec
 
 from ssfs.model.entry import MAX_ENTRY_ID, Entry, Principal
-from ssfs.model.version import Counts
+from ssfs.model.version import Counts, Shrink
 
 PROTOCOL_VERSION = 1
 MAX_PAYLOAD_BYTES = (1 << 20) + (1 << 16)
@@ -80,6 +80,7 @@ class Open(ControlMessage, frozen=True):
         source: Source identity.
         dry_run: Nothing will be sent: only the catalog to compare with is wanted.
         waits: Whether to wait when all slots of the sync point are taken.
+        allow_shrink: A source that has lost most of its files is meant to be so.
     """
 
     point: str
@@ -88,6 +89,7 @@ class Open(ControlMessage, frozen=True):
     source: str
     dry_run: bool
     waits: bool = True
+    allow_shrink: bool = False
 
 
 class Queued(ControlMessage, frozen=True):
@@ -308,13 +310,23 @@ class Need(ControlMessage, frozen=True):
 
 
 class Committed(ControlMessage, frozen=True):
-    """Server: the version is durable and visible."""
+    """Server: the version is durable and visible.
+
+    Attributes:
+        version: Its id.
+        mount_name: The name a mount shows it by.
+        entries: All its entries.
+        size_bytes: Sum of the sizes of its files.
+        new_bytes: File content newly stored.
+        shrunk: It is flagged: the source has lost most of its files.
+    """
 
     version: str
     mount_name: str
     entries: int
     size_bytes: int
     new_bytes: int
+    shrunk: Shrink | None = None
 
 
 class Expired(ControlMessage, frozen=True):

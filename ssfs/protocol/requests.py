@@ -17,6 +17,7 @@ import msgspec
 from ssfs.errors import ConfigError, RemoteProtocolError
 from ssfs.model.policy import Policy
 from ssfs.model.settings import Bytes, Concurrency
+from ssfs.model.version import Shrink
 from ssfs.protocol.messages import MAX_BULK_BYTES, AnswerEnd, AnswerPart
 
 MAX_REQUEST_BYTES = 1 << 20
@@ -82,6 +83,7 @@ class VersionLine(Report, frozen=True):
     pinned: bool
     keep: tuple[str, ...]
     damaged: int | None
+    shrunk: Shrink | None
 
 
 class VersionsReport(Report, frozen=True):

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tests.cli.support import run, run_on_terminal, ssfs, ssfs_json
 KEYS = {
     *("version", "mount_name", "entries", "bytes", "new", "changed", "moved", "metadata_only"),
     *("removed", "linked", "bytes_read", "bytes_sent", "bytes_received", "new_bytes", "seconds"),
-    *("problems", "expired", "expiry_held"),
+    "sockets",
+    *("problems", "expired", "expiry_held", "shrunk", "notes"),
 }
 
 
@@ -107,12 +109,14 @@ def test_dry_run_changes_nothing(source: Path, store: Path):
     planned = ssfs_json("sync", source, store, "--dry-run")
     assert set(planned) == KEYS
     assert (planned["version"], planned["mount_name"], planned["new"]) == (None, None, 6)
+    assert (planned["entries"], planned["bytes"]) == (6, 102_412)
     assert not (store / "points" / "main").exists()
     ssfs("sync", "-q", source, store)
     (source / "new").write_text("new")
     text = ssfs("sync", source, store, "--dry-run")
     assert text.startswith("Dry run, nothing was written")
     assert "  1 new, " in text
+    assert "would hold 7 entries" in text
     assert len(list((task_directory(store) / "versions").iterdir())) == 1
 
 
@@ -234,3 +238,25 @@ def test_terminal_sees_progress_of_a_long_run(source: Path, store: Path, tmp_pat
     assert outcome.out.startswith("Version 000001-")
     outcome = run_on_terminal(["sync", "-q", source, store], python_path=tmp_path)
     assert (outcome.out, outcome.err) == ("", "")
+
+
+def test_source_that_is_suddenly_empty_is_said_and_flagged(source: Path, store: Path):
+    ssfs("sync", "-q", source, store)
+    before = sum(path.is_file() and not path.is_symlink() for path in source.rglob("*"))
+    shutil.rmtree(source)
+    source.mkdir()
+    planned = run("sync", "-q", source, store, "--dry-run", expect=3)
+    assert f"The source has 0 of {before} files that it had: its version would be" in planned.error
+    outcome = run("sync", "-q", source, store, expect=3)
+    assert f"The source has 0 of {before} files that it had" in outcome.error
+    assert "--allow-shrink" in outcome.error
+    result = ssfs_json("sync", source, store, expect=3)
+    assert result["shrunk"] == {"before": before, "after": 0}
+    assert "--allow-shrink" in result["expiry_held"]
+    listed = ssfs_json("versions", store)
+    assert [line["shrunk"] for line in listed] == [None, result["shrunk"], result["shrunk"]]
+    text = ssfs("versions", store)
+    assert f"flagged: 0 of {before} files" in text.splitlines()[-2]
+    assert "Expiry holds: version 3" in text.splitlines()[-1]
+    assert ssfs_json("sync", source, store, "--allow-shrink")["expiry_held"] is None
+    assert ssfs_json("versions", store)[-1]["shrunk"] is None

@@ -11,7 +11,7 @@ from tests.fakes.syncs import Backup
 
 VERSION_KEYS = [
     *("version", "mount_name", "started", "seconds", "entries", "bytes", "new_bytes"),
-    *("problems", "pinned", "keep", "damaged"),
+    *("problems", "pinned", "keep", "damaged", "shrunk"),
 ]
 
 
@@ -31,6 +31,7 @@ def test_json_has_exactly_the_documented_keys(read_only_history: Path):
         "pinned": False,
         "keep": ["day 2024-01-01"],
         "damaged": 0,
+        "shrunk": None,
     }
     assert [line["mount_name"] for line in listed[-2:]] == ["2024-02-29_020000", "2024-02-29"]
     assert listed[-2]["keep"] == ["last 2"]

@@ -9,6 +9,7 @@ import pytest
 from ssfs.engine import outgoing
 from ssfs.fsio import disk
 from ssfs.model.entry import Flag
+from ssfs.model.layout import Layout
 from ssfs.source import reading
 from tests.fakes.syncs import Backup, row, stored
 from tests.fakes.trees import verify_version
@@ -188,14 +189,14 @@ def test_file_that_never_holds_still_is_stored_as_read_and_flagged(
 
 def fail_to_read(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """A bad spot of the source's disk."""
-    original = outgoing._read_full
+    original = outgoing.read_at
 
-    def read_full(fd: int, view: memoryview, position: int) -> int:
+    def read_at(fd: int, layout: Layout, view: memoryview, position: int) -> int:
         if position >= at:
             raise OSError(errno.EIO, "Input/output error")
-        return original(fd, view, position)
+        return original(fd, layout, view, position)
 
-    monkeypatch.setattr(outgoing, "_read_full", read_full)
+    monkeypatch.setattr(outgoing, "read_at", read_at)
 
 
 def test_large_file_with_a_bad_spot_is_a_problem_and_the_run_goes_on(source, backup, monkeypatch):

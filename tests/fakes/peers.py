@@ -14,7 +14,7 @@ import msgspec
 
 from ssfs.model.entry import Entry, Kind, Principal
 from ssfs.model.layout import Layout
-from ssfs.model.version import Counts
+from ssfs.model.version import Counts, Shrink
 from ssfs.model.xattrs import encode_set, set_key
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import (
@@ -131,7 +131,7 @@ ONE_OF_EACH: tuple[Message, ...] = (
     CheckpointDone(1),
     Finish(bytes(range(32)), Counts(entries=2, bytes_sent=5)),
     Need([7, 8]),
-    Committed("000001-2024-05-01T020000Z", "2024-05-01", 2, 3, 3),
+    Committed("000001-2024-05-01T020000Z", "2024-05-01", 2, 3, 3, Shrink(20, 3)),
     Expired(["000001-2024-05-01T020000Z"], ""),
     Leave(),
     Queued(2),

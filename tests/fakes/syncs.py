@@ -73,10 +73,12 @@ class Backup:
         patterns: tuple[str, ...] = (),
         caches: bool = False,
         cut_after: int | None = None,
+        **more,
     ) -> SyncResult:
         """One sync; raises what the sender raises.
 
-        With `cut_after` the connection breaks when the client has sent so many bytes.
+        With `cut_after` the connection breaks when the client has sent so many bytes. `more` are
+        fields of the request.
         """
         request = SyncRequest(
             source=os.fsencode(source),
@@ -84,8 +86,9 @@ class Backup:
             task=task,
             client="client",
             source_identity=self.identity or str(source),
-            exclude=ExcludeOptions(patterns=patterns, caches=caches),
+            exclude=more.pop("exclude", ExcludeOptions(patterns=patterns, caches=caches)),
             dry_run=dry_run,
+            **more,
         )
         ours, theirs = socket.socketpair()
         if cut_after is not None:

@@ -546,7 +546,9 @@ def test_staging_of_a_newer_ssfs_is_left_alone(task, base):
         pass
     record = Path(os.fsdecode(task.path)) / "staging" / "staging.toml"
     _, _, content = record.read_bytes().partition(b"\n")
-    record.write_bytes(seal(content.replace(b"format = %d" % FORMAT, b"format = %d" % (FORMAT + 1))))
+    record.write_bytes(
+        seal(content.replace(b"format = %d" % FORMAT, b"format = %d" % (FORMAT + 1)))
+    )
     with pytest.raises(StoreError, match="newer"):
         Staging(task, base)
     assert record.exists()
