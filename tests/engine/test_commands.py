@@ -25,6 +25,7 @@ from ssfs.model.peer import LOCAL, Peer, Role
 from ssfs.model.policy import Policy
 from ssfs.net.channel import Channel
 from ssfs.protocol import requests
+from ssfs.protocol.asking import Request
 from ssfs.protocol.messages import (
     PROTOCOL_VERSION,
     AnswerEnd,
@@ -42,7 +43,6 @@ from ssfs.protocol.requests import (
     ListPoints,
     ListVersions,
     PinReport,
-    Request,
     SetPin,
     SetPoint,
     encode_answer,

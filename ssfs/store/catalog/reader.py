@@ -9,14 +9,36 @@ from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.xattrs import decode_set
 from ssfs.store.catalog.links import LINK_GROUPS, LinkGroups
-from ssfs.store.catalog.schema import READ_ERRORS, SELECT_ENTRY, check_version, connect
+from ssfs.store.catalog.schema import (
+    READ_ERRORS,
+    SELECT_ENTRY,
+    catalog_uri,
+    check_version,
+    connect,
+)
 
 _CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
 _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
 _BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
 _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
+_BYTES = ("name", "digest", "target", "xattrs", "holes")
 _BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND size >= 4096 LIMIT 1"
 
+
+# The index of paths has all that is asked for: no row is read.
+_NAMES = "SELECT id, parent, name FROM entry INDEXED BY entry_path WHERE parent > 0 AND "
+_HAS_LITERAL = {
+    False: "instr(name, ?)",
+    True: "instr(lower(CAST(name AS TEXT)), CAST(? AS TEXT))",
+}
+_NOT_IN_OTHER = " AND NOT EXISTS (SELECT 1 FROM other.entry WHERE other.entry.id = main.entry.id)"
+_CONTENTS = "SELECT id, content, size FROM entry WHERE kind = 1 AND size > 0"
+_UNSOUND_CONTENTS = """
+SELECT count(*) FROM entry WHERE kind = 1 AND (
+  typeof(content) <> 'integer' OR typeof(size) <> 'integer' OR content < 0 OR size < 0)
+"""
+_KINDS = frozenset(Kind)
+_TYPES = tuple(bytes if name in _BYTES else int for name in Entry._fields)
 
 _MAX_DEPTH = 1 << 20
 """A path of more names than this goes in a circle."""
@@ -130,6 +152,68 @@ class CatalogReader:
                 continue
             entry = self.child(entry.id, name) if entry.kind == Kind.DIRECTORY else None
         return entry
+
+    def names(
+        self, literal: bytes, *, ignore_case: bool = False, only_gone: bool = False
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Id, parent and name of the entries that may match; those of one directory together.
+
+        Args:
+            literal: What their names contain.
+            ignore_case: It is ASCII, in lower case, and so they are compared.
+            only_gone: Only those whose id the catalog of `compare_with` does not have.
+        """
+        query = _NAMES.replace("FROM entry", "FROM main.entry") + _HAS_LITERAL[ignore_case]
+        for row in self._tuples(query + (_NOT_IN_OTHER if only_gone else ""), (literal,)):
+            entry_id, parent, name = row
+            if not (isinstance(entry_id, int) and isinstance(parent, int) and type(name) is bytes):
+                raise CorruptStore("Catalog holds a name that is none", path=self.path)
+            yield entry_id, parent, name
+
+    def contents(self) -> Iterator[tuple[int, int, int]]:
+        """Id, number of the inode (0 if unknown) and size of all files that are not empty."""
+        for row in self._tuples(_CONTENTS, ()):
+            entry_id, content, size = row
+            if not (isinstance(entry_id, int) and type(content) is type(size) is int):
+                raise CorruptStore("Catalog holds a size that is none", path=self.path)
+            yield entry_id, content, size
+
+    def has_sound_contents(self) -> bool:
+        """Whether `contents` can be read to its end: a quick look that raises as it would.
+
+        Raises:
+            CorruptStore: It cannot.
+        """
+        if self._value(int, _UNSOUND_CONTENTS, ()):
+            raise CorruptStore("Catalog holds a size that is none", path=self.path)
+        return True
+
+    def compare_with(self, path: bytes) -> None:
+        """Open another catalog that cannot change beside this one, for `names` and `Differences`.
+
+        Raises:
+            CorruptStore: It cannot be read.
+        """
+        try:
+            self._database.execute("ATTACH ? AS other", (catalog_uri(path, "ro&immutable=1"),))
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=path) from error
+
+    def checked(self, entry: Entry) -> Entry:
+        """The row, if each of its columns is of its type, which is not sure in a damaged catalog.
+
+        Raises:
+            CorruptStore: One is not.
+        """
+        if tuple(map(type, entry)) != _TYPES or entry.kind not in _KINDS:
+            raise CorruptStore(f"Catalog holds a damaged row, {entry.id!r}", path=self.path)
+        return entry
+
+    def _tuples(self, query: str, values: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+        try:
+            yield from self._database.execute(query, values)
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def principals(self) -> list[Principal]:
         """What the source called its users and groups."""
