@@ -191,6 +191,13 @@ class DiffCounts(Report, frozen=True):
     modified_bytes: int = 0
 
 
+class PathProblem(Report, frozen=True):
+    """A path of a directory that could not be compared, and why."""
+
+    path: str
+    problem: str
+
+
 class DiffReport(Report, frozen=True):
     """What differs.
 
@@ -201,6 +208,7 @@ class DiffReport(Report, frozen=True):
         differences: By path.
         counts: Of all differences, those beyond the limit included.
         truncated: There are more than the limit.
+        problems: Of a directory: what could not be read.
     """
 
     task: str
@@ -209,6 +217,7 @@ class DiffReport(Report, frozen=True):
     differences: tuple[Difference, ...]
     counts: DiffCounts
     truncated: bool
+    problems: tuple[PathProblem, ...] = ()
 
 
 class CompareVersions(Request[DiffReport], frozen=True, tag="diff"):

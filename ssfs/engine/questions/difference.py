@@ -75,6 +75,7 @@ class Comparer:
         found: DifferenceList,
         *,
         below: bytes,
+        prefix: bytes = b"",
         is_live: bool = False,
     ) -> None:
         """Prepare it.
@@ -83,6 +84,7 @@ class Comparer:
             differences: Of which catalogs.
             found: Where the differences go.
             below: Only entries that are or were at this path or below it; b"": all.
+            prefix: Where the root of both catalogs is, for the answer.
             is_live: The fields `NOT_OF_A_LIVE_TREE` are left out.
         """
         self._rows = differences
@@ -90,6 +92,7 @@ class Comparer:
         self._old_paths, self._new_paths = Paths(self._older), Paths(self._newer)
         self._found = found
         self._below = below
+        self._prefix = prefix
         self._fields = dict(_FIELDS)
         if is_live:
             for name in ("xattrs", "holes", "hard links"):
@@ -204,8 +207,8 @@ class Comparer:
             path,
             Difference(
                 change=change,
-                path=path_text(path),
-                origin=None if origin is None else path_text(origin),
+                path=self._text(path),
+                origin=None if origin is None else self._text(origin),
                 kind=KIND_NAMES[Kind(entry.kind)],
                 old_kind=None if old is None else KIND_NAMES[Kind(old.kind)],
                 size=None if new is None else new.size,
@@ -213,3 +216,6 @@ class Comparer:
                 fields=fields,
             ),
         )
+
+    def _text(self, path: bytes) -> str:
+        return path_text(b"/".join(part for part in (self._prefix, path) if part))

@@ -145,9 +145,10 @@ class _Search:
                     room -= 1
                 else:
                     break
+        paths = Paths(catalog)
         for path in self._found.keys() - matches.keys():
-            entry = catalog.resolve(path)
-            if entry is not None and self._is_kind(entry):
+            entry_id = paths.id_at(path)
+            if entry_id and self._is_wanted(catalog, entry_id):
                 matches[path] = None
         return matches
 
@@ -158,24 +159,20 @@ class _Search:
             return
         with self._newest.share(), self._newest.catalog() as newest:
             catalog.compare_with(newest.path)
+            places = Paths(newest)
             for path, entry_id in self._rows(catalog, only_gone=True):
-                if newest.resolve(path) is None:
+                if not places.id_at(path):
                     yield path, entry_id
 
     def _rows(self, catalog: CatalogReader, *, only_gone: bool) -> Iterator[tuple[bytes, int]]:
         pattern = self._pattern
         paths = Paths(catalog)
         place, is_place = 0, True
-        for entry_id, parent, name in catalog.names(
-            pattern.literal, ignore_case=pattern.ignores_case, only_gone=only_gone
-        ):
+        rows = catalog.names(pattern.where, pattern.literal, only_gone=only_gone)
+        for entry_id, parent, name in rows:
             if pattern.has_place and parent != place:
                 place, is_place = parent, pattern.matches_place(paths.directory(parent))
-            if (
-                is_place
-                and pattern.matches_name(name)
-                and (not pattern.wants_directory or self._is_kind(self._row(catalog, entry_id)))
-            ):
+            if is_place and pattern.matches_name(name) and self._is_wanted(catalog, entry_id):
                 yield paths.path(parent, name), entry_id
 
     def _row(self, catalog: CatalogReader, entry_id: int) -> Entry:
@@ -184,8 +181,11 @@ class _Search:
             raise CorruptStore(f"Catalog has lost entry {entry_id}", path=catalog.path)
         return catalog.checked(entry)
 
-    def _is_kind(self, entry: Entry) -> bool:
-        return entry.kind == Kind.DIRECTORY or not self._pattern.wants_directory
+    def _is_wanted(self, catalog: CatalogReader, entry_id: int) -> bool:
+        """Whether it is a directory, if only those are wanted."""
+        if not self._pattern.wants_directory:
+            return True
+        return self._row(catalog, entry_id).kind == Kind.DIRECTORY
 
     def _finding(self, path: bytes, found: _Found) -> Finding:
         entry, names = found.entry, self.versions.names

@@ -21,9 +21,9 @@ class PathPattern:
     """A pattern, ready to match.
 
     Attributes:
-        literal: Some part of the last name of all paths that match; in lower case, and then ASCII,
-            if case is ignored. For a quick look before `matches_name`; may be empty.
-        ignores_case: Whether it is.
+        literal: What the last name of all paths that match has, for a quick look before
+            `matches_name`. ASCII if case is ignored; may be empty.
+        where: Where the name has it: as `CatalogReader.names` takes it.
         wants_directory: Only directories match.
         has_place: Whether the directory that a name is in matters: ask `matches_place` too.
     """
@@ -35,7 +35,6 @@ class PathPattern:
             ConfigError: It cannot be understood.
         """
         parts = _text(pattern).split("/")
-        self.ignores_case = ignore_case
         self.wants_directory = len(parts) > 1 and not parts[-1]
         if self.wants_directory:
             del parts[-1]
@@ -60,7 +59,10 @@ class PathPattern:
             ) from error
         *self._place, self._name = matchers
         self.has_place = self.has_place and self._place != [None]
-        self.literal = _longest_literal(parts[-1], ignore_case=ignore_case)
+        # Most directories are told apart by this alone.
+        where, beginning = _literal(parts[0], ignore_case=ignore_case)
+        self._beginning = beginning if self._place and where == "whole" else b""
+        self.where, self.literal = _literal(parts[-1], ignore_case=ignore_case)
 
     def matches_name(self, name: bytes) -> bool:
         """Whether the last name of a path does."""
@@ -68,6 +70,8 @@ class PathPattern:
 
     def matches_place(self, directory: bytes) -> bool:
         """Whether the path of the directory that it is in does."""
+        if not directory.startswith(self._beginning):
+            return False
         return _match(self._place, _text(directory).split("/") if directory else [])
 
 
@@ -145,16 +149,29 @@ def _translated(part: str) -> str:
     return first + "".join(f"(?>.*?{piece})" for piece in others[:-1]) + ".*" + others[-1]
 
 
-def _longest_literal(part: str, *, ignore_case: bool) -> bytes:
-    """The longest run of characters that mean themselves."""
-    if part == _ANY:
-        return b""
+def _literal(part: str, *, ignore_case: bool) -> tuple[str, bytes]:
+    """The longest run of characters that mean themselves, and where a name has it."""
     runs = [""]
-    for token in _tokens(part):
-        character = token[-1] if len(token) <= 2 and token not in (".", "*") else ""
+    for expression in _tokens(part):
+        character = expression[-1] if _is_character(expression) else ""
         if character and not (ignore_case and not character.isascii()):
             runs[-1] += character
         else:
             runs.append("")
     longest = max(runs, key=len)
-    return (longest.lower() if ignore_case else longest).encode("utf-8", "surrogateescape")
+    if not longest:
+        where = ""
+    elif ignore_case:
+        where = "any case"
+    elif len(runs) == 1:
+        where = "whole"
+    elif longest in (runs[0], runs[-1]):
+        where = "start" if longest == runs[0] else "end"
+    else:
+        where = "anywhere"
+    return where, longest.encode("utf-8", "surrogateescape")
+
+
+def _is_character(expression: str) -> bool:
+    """Whether the regular expression means one character, perhaps escaped."""
+    return expression not in (".", "*") and (len(expression) == 1 or expression[0] == "\\")

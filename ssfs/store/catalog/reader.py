@@ -1,5 +1,6 @@
 """Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from types import TracebackType
@@ -26,11 +27,17 @@ _BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND si
 
 
 # The index of paths has all that is asked for: no row is read.
-_NAMES = "SELECT id, parent, name FROM entry INDEXED BY entry_path WHERE parent > 0 AND "
+_NAMES = "SELECT id, parent, name FROM main.entry INDEXED BY entry_path WHERE parent > 0 AND "
 _HAS_LITERAL = {
-    False: "instr(name, ?)",
-    True: "instr(lower(CAST(name AS TEXT)), CAST(? AS TEXT))",
+    "whole": "name = ?1",
+    "start": "substr(name, 1, length(?1)) = ?1",
+    "end": "substr(name, -length(?1)) = ?1",
+    "anywhere": "instr(name, ?1)",
+    "any case": "CAST(name AS TEXT) LIKE ?1 ESCAPE char(92)",
+    "": "?1 IS NOT NULL",
 }
+_LIKE_SPECIAL = re.compile(r"[\\%_]")
+_ESCAPED = r"\\\g<0>"
 _NOT_IN_OTHER = " AND NOT EXISTS (SELECT 1 FROM other.entry WHERE other.entry.id = main.entry.id)"
 _CONTENTS = "SELECT id, content, size FROM entry WHERE kind = 1 AND size > 0"
 _UNSOUND_CONTENTS = """
@@ -40,7 +47,7 @@ SELECT count(*) FROM entry WHERE kind = 1 AND (
 _KINDS = frozenset(Kind)
 _TYPES = tuple(bytes if name in _BYTES else int for name in Entry._fields)
 
-_MAX_DEPTH = 1 << 20
+MAX_DEPTH = 1 << 20
 """A path of more names than this goes in a circle."""
 
 T = TypeVar("T", int, bytes)
@@ -139,7 +146,7 @@ class CatalogReader:
                 return None
             entry_id = entry.parent
             names.append(entry.name)
-            if len(names) > _MAX_DEPTH:
+            if len(names) > MAX_DEPTH:
                 raise CorruptStore("Catalog has a directory inside itself", path=self.path)
         names.reverse()
         return names
@@ -154,21 +161,42 @@ class CatalogReader:
         return entry
 
     def names(
-        self, literal: bytes, *, ignore_case: bool = False, only_gone: bool = False
+        self, where: str, literal: bytes, *, only_gone: bool = False
     ) -> Iterator[tuple[int, int, bytes]]:
         """Id, parent and name of the entries that may match; those of one directory together.
 
         Args:
-            literal: What their names contain.
-            ignore_case: It is ASCII, in lower case, and so they are compared.
+            where: Where their names have the literal: it is the "whole" name, or at its "start" or
+                "end", "anywhere"; in "any case" (of ASCII, which it is) anywhere; "": all names.
+            literal: Some bytes.
             only_gone: Only those whose id the catalog of `compare_with` does not have.
         """
-        query = _NAMES.replace("FROM entry", "FROM main.entry") + _HAS_LITERAL[ignore_case]
-        for row in self._tuples(query + (_NOT_IN_OTHER if only_gone else ""), (literal,)):
+        value: bytes | str = literal
+        if where == "any case":
+            value = f"%{_LIKE_SPECIAL.sub(_ESCAPED, literal.decode())}%"
+        query = _NAMES + _HAS_LITERAL[where] + (_NOT_IN_OTHER if only_gone else "")
+        for row in self._tuples(query, (value,)):
             entry_id, parent, name = row
             if not (isinstance(entry_id, int) and isinstance(parent, int) and type(name) is bytes):
                 raise CorruptStore("Catalog holds a name that is none", path=self.path)
             yield entry_id, parent, name
+
+    def place(self, entry_id: int) -> tuple[int, bytes]:
+        """The directory's id and the name of an entry.
+
+        Raises:
+            CorruptStore: There is no such entry.
+        """
+        query = "SELECT parent, name FROM entry WHERE id = ?"
+        for parent, name in self._tuples(query, (entry_id,)):
+            if isinstance(parent, int) and isinstance(name, bytes):
+                return parent, name
+        raise CorruptStore(f"Catalog has lost entry {entry_id}", path=self.path)
+
+    def child_id(self, parent: int, name: bytes) -> int:
+        """The id of the entry at a name of a directory; 0 if there is none. No row is read."""
+        query = "SELECT id FROM entry WHERE parent = ? AND name = ?"
+        return self._value(int, query, (parent, name)) or 0
 
     def contents(self) -> Iterator[tuple[int, int, int]]:
         """Id, number of the inode (0 if unknown) and size of all files that are not empty."""
