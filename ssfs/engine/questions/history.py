@@ -117,7 +117,8 @@ class _Trace:
             if known is not None:
                 entry = catalog.entry(known.entry.id)
                 if entry is not None:
-                    return Paths(catalog).path(entry.parent, entry.name), catalog.checked(entry)
+                    entry = catalog.checked(entry)
+                    return Paths(catalog).path(entry.parent, entry.name), entry
             if only_by_id:
                 return None
             for path in (known.path if known else self._asked_for, self._asked_for):
