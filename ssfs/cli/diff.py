@@ -83,7 +83,7 @@ def diff(
 
     DIR is compared with VERSION as if it were the source: nothing of it changes, and files are read
     where times and sizes do not tell. Hard links, extended attributes and holes are compared between
-    versions only.
+    versions only; but a sparse file with other holes counts as modified.
 
     With -q: the paths only. With -v: exact sizes.
 

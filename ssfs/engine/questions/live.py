@@ -17,7 +17,7 @@ from typing_extensions import override
 from ssfs.clock import Clock
 from ssfs.engine.comparison import Comparison
 from ssfs.engine.moves import Catalogs, Source
-from ssfs.engine.outgoing import Content, Outgoing
+from ssfs.engine.outgoing import Content, OpenFile, Outgoing
 from ssfs.engine.questions.difference import Comparer, DifferenceList
 from ssfs.engine.questions.history import plain_path
 from ssfs.engine.refusal import hear, hearing_refusals
@@ -147,9 +147,11 @@ def _load(catalog: CatalogWriter, rows: Iterable[Entry], path: bytes) -> bytes:
         first.append(above.pop())
         names.pop()
     root = above[-1]
-    batch = [root._replace(id=ROOT_ID, parent=0, name=b"")]
+    # Without what is not compared (`NOT_OF_A_LIVE_TREE`) and would need more than rows.
+    batch = [root._replace(id=ROOT_ID, parent=0, name=b"", xattrs=b"")]
     for entry in _chained(first, rows):
-        batch.append(entry._replace(parent=ROOT_ID) if entry.parent == root.id else entry)
+        parent = ROOT_ID if entry.parent == root.id else entry.parent
+        batch.append(entry._replace(parent=parent, xattrs=b""))
         if len(batch) >= _ROWS_AT_ONCE:
             catalog.load(batch, [])
             batch = []
@@ -265,12 +267,14 @@ class _Looking(Outgoing):
 
     @override
     def send_content(
-        self, now: Entry, fd: int, basis: int, progress: Callable[[int], None]
+        self, now: Entry, file: OpenFile, basis: int, progress: Callable[[int], None]
     ) -> Content:
         recorded = self._working.entry(now.id)
-        if recorded is None or recorded.size != now.size:
-            return Content(bytes(32), now.size)
-        return Content(*digest_file(fd, progress))
+        layout = file.layout
+        if recorded is None or recorded.size != layout.size:
+            return Content(bytes(32), layout.size)
+        digest, length = digest_file(file.fd, layout, progress)
+        return Content(digest, layout.size if layout.is_sparse else length)
 
 
 def _no_room(directory: str, reason: str) -> ConfigError:
