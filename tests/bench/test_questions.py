@@ -82,10 +82,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "command",
     [
-        "find {store} file-6-3*",
+        "find {store} file-21-3*",
         "find {store} *.odt",
         "find {store} *.odt --limit 50000",
-        "find -i {store} FILE-6-3*",
+        "find -i {store} FILE-21-3*",
         "find {store} *",
         "find {store} user-3/**/*.odt",
         "find {store} user-3/directory-*/file*",
@@ -108,15 +108,20 @@ def test_question_takes_seconds_and_little_memory(store: Path, command: str):
         env=environment(),
     )
     assert process.stdout is not None
-    out = process.stdout.read()
+    with process.stdout as stream:
+        out = stream.read()
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     seconds = time.monotonic() - started
     peak = used.ru_maxrss * 1024
-    print(f"\n{command:45} {seconds:6.2f} s {peak / 1e6:6.0f} MB {len(out):12,} bytes of answer")
+    cpu = used.ru_utime + used.ru_stime
+    print(
+        f"\n{command:45} {seconds:6.2f} s, {cpu:6.2f} of CPU, {peak / 1e6:6.0f} MB {len(out):12,} bytes of answer"
+    )
     assert process.returncode == 0
     assert peak < MOST_BYTES
-    assert seconds < MOST_SECONDS
+    # Of this process alone: a machine may be busy with something else.
+    assert cpu < MOST_SECONDS
 
 
 def first_path(store: Path) -> str:
