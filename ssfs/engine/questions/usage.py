@@ -5,6 +5,7 @@ catalog, with four bytes for each inode a task ever had. Not counted: metadata a
 file's holes spare.
 """
 
+import itertools
 from array import array
 
 from ssfs.engine.questions.versions import TaskVersions
@@ -116,7 +117,7 @@ class _Tally:
         numbered, unnumbered = self._numbered, self._unnumbered
         known = len(numbered)
         total = held = own = new = 0
-        for entry_id, content, size in catalog.contents():
+        for entry_id, content, size in itertools.chain.from_iterable(catalog.contents()):
             total += size
             if 0 < content < known:
                 last = numbered[content]

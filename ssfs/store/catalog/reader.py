@@ -40,6 +40,7 @@ _LIKE_SPECIAL = re.compile(r"[\\%_]")
 _ESCAPED = r"\\\g<0>"
 _NOT_IN_OTHER = " AND NOT EXISTS (SELECT 1 FROM other.entry WHERE other.entry.id = main.entry.id)"
 _CONTENTS = "SELECT id, content, size FROM entry WHERE kind = 1 AND size > 0"
+_CONTENTS_AT_ONCE = 5000
 _UNSOUND_CONTENTS = """
 SELECT count(*) FROM entry WHERE kind = 1 AND (
   typeof(content) <> 'integer' OR typeof(size) <> 'integer' OR content < 0 OR size < 0)
@@ -198,13 +199,17 @@ class CatalogReader:
         query = "SELECT id FROM entry WHERE parent = ? AND name = ?"
         return self._value(int, query, (parent, name)) or 0
 
-    def contents(self) -> Iterator[tuple[int, int, int]]:
-        """Id, number of the inode (0 if unknown) and size of all files that are not empty."""
-        for row in self._tuples(_CONTENTS, ()):
-            entry_id, content, size = row
-            if not (isinstance(entry_id, int) and type(content) is type(size) is int):
-                raise CorruptStore("Catalog holds a size that is none", path=self.path)
-            yield entry_id, content, size
+    def contents(self) -> Iterator[list[tuple[int, int, int]]]:
+        """Id, number of the inode (0 if unknown) and size of all files that are not empty, some at a time.
+
+        Ask `has_sound_contents` first.
+        """
+        try:
+            cursor = self._database.execute(_CONTENTS)
+            while rows := cursor.fetchmany(_CONTENTS_AT_ONCE):
+                yield rows
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def has_sound_contents(self) -> bool:
         """Whether `contents` can be read to its end: a quick look that raises as it would.
