@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from typing_extensions import override
 
@@ -12,8 +12,11 @@ from ssfs.clock import SystemClock
 from ssfs.engine.commands import answer, ask
 from ssfs.model.peer import LOCAL
 from ssfs.net.channel import Channel
-from ssfs.protocol.requests import AnyRequest, Request
+from ssfs.protocol.asking import Request
 from ssfs.store.store import Store
+
+if TYPE_CHECKING:
+    from ssfs.protocol.requests import AnyRequest
 
 A = TypeVar("A")
 

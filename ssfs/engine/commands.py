@@ -11,12 +11,15 @@ from typing import TypeVar, assert_never
 from ssfs.clock import Clock
 from ssfs.engine.administration import delete_versions, expire_versions, set_pin, set_point
 from ssfs.engine.listing import list_points, list_versions
+from ssfs.engine.questions.answer import answer_question
 from ssfs.engine.refusal import hearing_refusals, raise_refused, to_refusal
 from ssfs.errors import RemoteProtocolError, SsfsError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
+from ssfs.protocol.asking import Request
 from ssfs.protocol.messages import AnswerEnd, AnswerPart, Ask, Refused
+from ssfs.protocol.questions import CompareVersions, FindPaths, ShowHistory, ShowUsage
 from ssfs.protocol.requests import (
     MAX_ANSWER_BYTES,
     Answer,
@@ -25,7 +28,6 @@ from ssfs.protocol.requests import (
     ExpireVersions,
     ListPoints,
     ListVersions,
-    Request,
     SetPin,
     SetPoint,
     decode_answer,
@@ -67,6 +69,8 @@ def answer(store: Store, peer: Peer, request: AnyRequest, clock: Clock) -> Answe
                 return delete_versions(store, peer, request)
             case SetPin():
                 return set_pin(store, peer, request, clock)
+            case FindPaths() | ShowHistory() | CompareVersions() | ShowUsage():
+                return answer_question(store, peer, request)
             case _:
                 assert_never(request)
 

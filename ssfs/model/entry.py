@@ -32,6 +32,17 @@ class Kind(enum.IntEnum):
     BLOCK_DEVICE = 6
 
 
+KIND_NAMES = {
+    Kind.FILE: "file",
+    Kind.DIRECTORY: "directory",
+    Kind.SYMLINK: "symlink",
+    Kind.FIFO: "fifo",
+    Kind.CHARACTER_DEVICE: "character device",
+    Kind.BLOCK_DEVICE: "block device",
+}
+"""What answers and tables call them."""
+
+
 class Flag(enum.IntFlag):
     """What is special about an entry's content. The values are stored."""
 

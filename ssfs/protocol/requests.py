@@ -2,7 +2,8 @@
 
 A request travels in an `Ask`, its answer in pieces (`AnswerPart`, `AnswerEnd`); both are MessagePack maps. The lines and
 reports inside the answers are what `--json` prints, so that a command prints the same bytes wherever
-its store is. Who may ask what, and what it means, is `ssfs.engine.commands`'s.
+its store is. Those about what is in versions are in `ssfs.protocol.questions`. Who may ask what, and what
+it means, is `ssfs.engine.commands`'s.
 
 Where a person is asked between looking and doing, a request comes twice: first with `apply` false, which
 changes nothing, then with `apply` true, when everything is judged anew.
@@ -10,7 +11,7 @@ changes nothing, then with `apply` true, when everything is judged anew.
 
 import datetime
 from collections.abc import Iterator
-from typing import Annotated, Generic, TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 
@@ -18,7 +19,20 @@ from ssfs.errors import ConfigError, RemoteProtocolError
 from ssfs.model.policy import Policy
 from ssfs.model.settings import Bytes, Concurrency
 from ssfs.model.version import Shrink
+from ssfs.protocol.asking import Report, Request, Text
 from ssfs.protocol.messages import MAX_BULK_BYTES, AnswerEnd, AnswerPart
+from ssfs.protocol.questions import (
+    CompareVersions,
+    DiffReport,
+    FindPaths,
+    FindReport,
+    HistoryReport,
+    Question,
+    QuestionReport,
+    ShowHistory,
+    ShowUsage,
+    UsageReport,
+)
 
 MAX_REQUEST_BYTES = 1 << 20
 """No request is longer: it must fit into one frame."""
@@ -28,16 +42,11 @@ MAX_ANSWER_BYTES = 64 << 20
 _DAMAGE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for bytes that are not what they should be."""
 
-_Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Days = Annotated[int, msgspec.Meta(ge=0, le=100_000)]
 _Newest = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 
 # -- answers ---------------------------------------------------------------------------------------
-
-
-class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of the answers and of what they consist of."""
 
 
 class TaskLine(Report, frozen=True):
@@ -167,19 +176,20 @@ class PinReport(Report, frozen=True):
     version: str
 
 
-Answer = PointsReport | VersionsReport | PointReport | ExpireReport | DeleteReport | PinReport
+Answer = (
+    PointsReport
+    | VersionsReport
+    | PointReport
+    | ExpireReport
+    | DeleteReport
+    | PinReport
+    | QuestionReport
+)
 
-A_co = TypeVar("A_co", covariant=True)
 A = TypeVar("A")
 
 
 # -- requests --------------------------------------------------------------------------------------
-
-
-class Request(
-    msgspec.Struct, Generic[A_co], frozen=True, forbid_unknown_fields=True, tag_field="command"
-):
-    """Base of the requests; the parameter is what each is answered with."""
 
 
 class ListPoints(Request[PointsReport], frozen=True, tag="points"):
@@ -189,8 +199,8 @@ class ListPoints(Request[PointsReport], frozen=True, tag="points"):
 class ListVersions(Request[VersionsReport], frozen=True, tag="versions"):
     """What does a task have? `task` is "" for the only one of the sync point."""
 
-    point: _Text
-    task: _Text
+    point: Text
+    task: Text
 
 
 class SetPoint(Request[PointReport], frozen=True, tag="point"):
@@ -207,7 +217,7 @@ class SetPoint(Request[PointReport], frozen=True, tag="point"):
         apply: Do it; otherwise only say what it would do.
     """
 
-    point: _Text
+    point: Text
     days: _Days | None = None
     weeks: _Days | None = None
     months: _Days | None = None
@@ -227,8 +237,8 @@ class ExpireVersions(Request[ExpireReport], frozen=True, tag="expire"):
         apply: Do it; otherwise only say what would go.
     """
 
-    point: _Text
-    task: _Text
+    point: Text
+    task: Text
     dry_run: bool
     apply: bool = False
 
@@ -245,10 +255,10 @@ class DeleteVersions(Request[DeleteReport], frozen=True, tag="delete"):
         apply: Do it; otherwise only say what would be deleted.
     """
 
-    point: _Text
-    task: _Text
-    versions: tuple[_Text, ...]
-    agreed: tuple[_Text, ...] = ()
+    point: Text
+    task: Text
+    versions: tuple[Text, ...]
+    agreed: tuple[Text, ...] = ()
     apply: bool = False
 
 
@@ -262,13 +272,15 @@ class SetPin(Request[PinReport], frozen=True, tag="pin"):
         is_pinned: What it shall be.
     """
 
-    point: _Text
-    task: _Text
-    version: _Text
+    point: Text
+    task: Text
+    version: Text
     is_pinned: bool
 
 
-AnyRequest = ListPoints | ListVersions | SetPoint | ExpireVersions | DeleteVersions | SetPin
+AnyRequest = (
+    ListPoints | ListVersions | SetPoint | ExpireVersions | DeleteVersions | SetPin | Question
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder = msgspec.msgpack.Decoder(AnyRequest)
@@ -279,6 +291,10 @@ _answer_decoders: dict[type, msgspec.msgpack.Decoder[Answer]] = {
     ExpireVersions: msgspec.msgpack.Decoder(ExpireReport),
     DeleteVersions: msgspec.msgpack.Decoder(DeleteReport),
     SetPin: msgspec.msgpack.Decoder(PinReport),
+    FindPaths: msgspec.msgpack.Decoder(FindReport),
+    ShowHistory: msgspec.msgpack.Decoder(HistoryReport),
+    CompareVersions: msgspec.msgpack.Decoder(DiffReport),
+    ShowUsage: msgspec.msgpack.Decoder(UsageReport),
 }
 
 

@@ -20,8 +20,10 @@ from ssfs.cli.location import TlsPlace
 from ssfs.cli.main import main
 from ssfs.model.peer import LOCAL, Peer, Role
 from tests.cli.support import run
+from tests.fakes.catalogs import Catalogs
 from tests.fakes.histories import add_two_months, make_store, make_task
 from tests.fakes.remote import RemoteStore
+from tests.fakes.syncs import Backup
 
 Commands = Callable[..., "Result"]
 
@@ -36,12 +38,21 @@ class Result(NamedTuple):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with two months of versions in main, and two tasks in other."""
+    """A store with two months of versions in main, two tasks in other, and catalogs in asked."""
     path = tmp_path_factory.mktemp("made") / "store"
     store = make_store(path)
     add_two_months(make_task(store, "docs"))
     for name in ("a", "b"):
         make_task(store, name, point="other")
+    catalogs = Catalogs(make_task(store, "home", point="asked"))
+    with catalogs.next_version() as version:
+        version.directory("ann")
+        version.file("ann/report.odt", b"one")
+        version.file("caf\udce9\n", b"odd")
+    with catalogs.next_version() as version:
+        version.file("ann/report.odt", b"second")
+        version.move("ann", "eva")
+        version.remove("caf\udce9\n")
     return path
 
 
@@ -76,6 +87,7 @@ def ssfs(
     signal.signal(signal.SIGTERM, on_sigterm)
 
 
+POINTS = ("main", "other", "asked", "new")
 LOOKING = [
     "points {store}",
     "points -v {store}",
@@ -88,6 +100,21 @@ LOOKING = [
     "point --json {main}",
     "expire --dry-run {main}",
     "expire --dry-run --json {main}/docs",
+    "find {asked} '*'",
+    "find -v {asked}/home 'ann/**' --deleted",
+    "find -q {asked} 'CAF*' -i",
+    "find --json {asked} '*.odt' --from 2024-01-02",
+    "history {asked} eva/report.odt",
+    "history -v {asked} ann/report.odt",
+    "history --json {asked} ann/report.odt",
+    "diff {asked} 1 2",
+    "diff -v {asked}/home latest~1 latest eva",
+    "diff -q {asked} 2 1",
+    "diff --json {asked} 1 latest",
+    "du {asked}",
+    "du -v {asked}/home",
+    "du -q {asked}",
+    "du --json {asked}",
 ]
 CHANGING = [
     "point --days 20 {main}",
@@ -109,6 +136,14 @@ WRONG = [
     "delete {main} 1 latest",
     "delete {main} 1 99",
     "expire {new}",
+    "find {asked} '[z-a]'",
+    "find {asked} '*' --from today",
+    "find {other}/c '*'",
+    "history {asked} absent",
+    "history {other} a",
+    "diff {asked} 1 3",
+    "diff {asked} 1 2 absent",
+    "du {new}",
 ]
 
 
@@ -116,7 +151,7 @@ def compare(ssfs: Commands, here: Path, server: RemoteStore, command: str) -> Re
     """Run a command on both stores; what it did, if that was the same."""
     results = []
     for store, inside in ((f"{here}", f"{here}::"), ("ssfs://nas", "ssfs://nas/")):
-        places = {name: f"{inside}{name}" for name in ("main", "other", "new")}
+        places = {name: f"{inside}{name}" for name in POINTS}
         results.append(ssfs(command, store=store, **places))
     local, remote = results
     # Where a store is, each calls by its own name.
@@ -171,8 +206,44 @@ def test_damaged_version_is_exit_3(ssfs, here, server):
         assert (result.code, b"000007" in result.err) == (3, True)
 
 
+def test_version_left_out_is_exit_3(ssfs, here, server):
+    for store in (here, server.path):
+        (record,) = store.glob("points/asked/tasks/home/versions/000002-*/version.toml")
+        record.write_bytes(b"")
+    for command in ("find {asked} '*'", "history {asked} ann/report.odt", "du {asked}"):
+        for form in ("", " --json", " -q"):
+            result = compare(ssfs, here, server, command + form)
+            assert result.code == 3
+            assert (b"000002" in result.err) == (form != " --json")
+            assert result.out
+
+
+def test_directory_is_compared_with_a_version_of_a_server(ssfs, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    (source / "docs").mkdir(parents=True)
+    (source / "docs" / "letter").write_text("Dear reader\n")
+    (source / "big").write_bytes(bytes(200_000))
+    Backup(tmp_path / "store").sync(source)
+    server = RemoteStore(tmp_path / "store", LOCAL)
+    monkeypatch.setattr("ssfs.cli.diff.open_channel", server.open_channel)
+    (source / "docs").rename(source / "papers")
+    (source / "big").write_bytes(bytes(200_001))
+    (source / "papers" / "letter").chmod(0o600)
+    for words in ("", "-q", "-v", "--json"):
+        command = f"diff {words} {{store}} latest --live {source}"
+        here = ssfs(command, store=f"{tmp_path}/store::main/task")
+        there = ssfs(command, store="ssfs://nas/main/task")
+        assert there == here
+        assert (here.code, here.out.count(b"papers") > 0) == (0, True)
+    command = f"diff ssfs://nas/main/task latest --live {source} big"
+    assert ssfs(command).out.splitlines()[0] == b"modified  big  (200.0 kB -> 200.0 kB)"
+    assert ssfs(f"diff ssfs://nas/main latest --live {source} absent").code == 2
+    server.peer = Peer("nas2", frozenset({Role.BACKUP}), frozenset({"main"}))
+    assert ssfs(command).code == 4
+
+
 def test_locations_of_tasks_are_spelled_as_the_store_was(ssfs, server):
-    tasks = ("main/docs", "other/a", "other/b")
+    tasks = ("asked/home", "main/docs", "other/a", "other/b")
     for store, sign in (("ssfs://[::1]:4711", "/"), ("ssh://eva@nas/srv/store", "::")):
         expected = [f"{store}{sign}{task}" for task in tasks]
         assert ssfs(f"points -q {store}").out.decode().splitlines() == expected

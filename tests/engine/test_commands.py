@@ -25,6 +25,7 @@ from ssfs.model.peer import LOCAL, Peer, Role
 from ssfs.model.policy import Policy
 from ssfs.net.channel import Channel
 from ssfs.protocol import requests
+from ssfs.protocol.asking import Request
 from ssfs.protocol.messages import (
     PROTOCOL_VERSION,
     AnswerEnd,
@@ -36,13 +37,13 @@ from ssfs.protocol.messages import (
     Refusal,
     Refused,
 )
+from ssfs.protocol.questions import CompareVersions, FindPaths, ShowHistory, ShowUsage
 from ssfs.protocol.requests import (
     DeleteVersions,
     ExpireVersions,
     ListPoints,
     ListVersions,
     PinReport,
-    Request,
     SetPin,
     SetPoint,
     encode_answer,
@@ -96,6 +97,8 @@ def tell(store: Store, request, peer: Peer = LOCAL):
 
 LOOKING = [
     ListVersions("main", "docs"),
+    FindPaths("main", "docs", b"*"),
+    ShowUsage("main", "docs"),
     SetPoint("main"),
     ExpireVersions("main", "docs", dry_run=True),
     ExpireVersions("main", "docs", dry_run=True, apply=True),
@@ -155,7 +158,14 @@ def test_other_sync_points_are_nobodys_business(store: Store, request_):
 
 
 def test_tasks_of_others_are_not_shown(store: Store):
-    for asked in (ListVersions("main", "photos"), ExpireVersions("main", "photos", dry_run=True)):
+    for asked in (
+        ListVersions("main", "photos"),
+        ExpireVersions("main", "photos", dry_run=True),
+        FindPaths("main", "photos", b"*"),
+        ShowHistory("main", "photos", b"a"),
+        CompareVersions("main", "photos", "1", "2"),
+        ShowUsage("main", "photos"),
+    ):
         with pytest.raises(TrustError, match="may not read task 'main/photos'"):
             tell(store, asked, client(Role.BACKUP))
 

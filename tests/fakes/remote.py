@@ -1,4 +1,4 @@
-"""A store behind a server, all in the test's own process: commands answered over a real socket."""
+"""A store behind a server, all in the test's own process: commands and restores over a real socket."""
 
 import contextlib
 import socket
@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ssfs.clock import Clock, SystemClock
 from ssfs.engine.commands import serve_ask
+from ssfs.engine.refusal import to_refusal
+from ssfs.engine.restore.server import serve_restore
 from ssfs.errors import ConnectionLost, SsfsError
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import PROTOCOL_VERSION, Ask, Hello, Leave
+from ssfs.protocol.messages import PROTOCOL_VERSION, Ask, Fetch, Hello, Leave
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 
@@ -67,6 +69,13 @@ class RemoteStore:
                     if refusal is not None:
                         self.refusals.append(refusal)
                         return
+                case Fetch():
+                    try:
+                        serve_restore(channel, store, self.peer, message)
+                    except SsfsError as error:
+                        channel.send(to_refusal(error))
+                        self.refusals.append(error)
+                    return
                 case Leave():
                     return
                 case _:

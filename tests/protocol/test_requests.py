@@ -12,6 +12,26 @@ from ssfs.errors import ConfigError, RemoteProtocolError
 from ssfs.model.policy import Policy
 from ssfs.model.version import Shrink
 from ssfs.protocol.messages import MAX_BULK_BYTES, AnswerEnd, AnswerPart
+from ssfs.protocol.questions import (
+    MAX_LIMIT,
+    MAX_PATH_BYTES,
+    CompareVersions,
+    DiffCounts,
+    Difference,
+    DiffReport,
+    FileState,
+    Finding,
+    FindPaths,
+    FindReport,
+    HistoryReport,
+    PathProblem,
+    ShowHistory,
+    ShowUsage,
+    TaskUsage,
+    UsageReport,
+    VersionProblem,
+    VersionUsage,
+)
 from ssfs.protocol.requests import (
     MAX_ANSWER_BYTES,
     MAX_REQUEST_BYTES,
@@ -49,6 +69,11 @@ VERSION = VersionLine(
 )
 DAMAGED = VersionLine(ID, None, TIME, None, None, None, None, None, True, ("damaged",), None, None)
 TASK = TaskLine("docs", "nas1", "/srv/docs", 1, ID, "2024-05-01", TIME)
+PROBLEM = VersionProblem("docs", ID, "Catalog cannot be read")
+SPAN = (2, ID, "2024-05-01", ID, "2024-05-01")
+FOUND = Finding("docs", "a/\\xff", "file", 5, "2024-05-01T02:00:00.000000001Z", *SPAN, True)
+STATE = FileState("a", "symlink", 0, "@-99999999999999.000000000", None, "b", *SPAN)
+DIFFERENCE = Difference("moved", "b", "a", "file", "file", 5, 5, ("mode",))
 
 ONE_OF_EACH: list[tuple[AnyRequest, dict[str, object], Answer]] = [
     (
@@ -104,6 +129,50 @@ ONE_OF_EACH: list[tuple[AnyRequest, dict[str, object], Answer]] = [
         },
         PinReport(ID),
     ),
+    (
+        FindPaths("main", "", b"*.\xff", ignore_case=True, limit=5),
+        {
+            "command": "find",
+            "point": "main",
+            "task": "",
+            "pattern": b"*.\xff",
+            "since": "",
+            "deleted": False,
+            "ignore_case": True,
+            "limit": 5,
+        },
+        FindReport((FOUND,), True, (PROBLEM,)),
+    ),
+    (
+        ShowHistory("main", "docs", b"a/\xff"),
+        {"command": "history", "point": "main", "task": "docs", "path": b"a/\xff"},
+        HistoryReport("main/docs", (STATE,), True, (PROBLEM,)),
+    ),
+    (
+        CompareVersions("main", "docs", "1", "latest", b"a"),
+        {
+            "command": "diff",
+            "point": "main",
+            "task": "docs",
+            "old": "1",
+            "new": "latest",
+            "path": b"a",
+            "limit": 10_000,
+        },
+        DiffReport(
+            "main/docs", ID, ID, (DIFFERENCE,), DiffCounts(moved=1), False, (PathProblem("a", "b"),)
+        ),
+    ),
+    (
+        ShowUsage("main", ""),
+        {"command": "du", "point": "main", "task": ""},
+        UsageReport(
+            "main",
+            7,
+            (TaskUsage("docs", 7, (VersionUsage(ID, "2024-05-01", 3, 9, 7, None),)),),
+            (PROBLEM,),
+        ),
+    ),
 ]
 each = pytest.mark.parametrize(
     ("request_", "fields", "answer"), ONE_OF_EACH, ids=lambda value: type(value).__name__
@@ -157,6 +226,13 @@ def encoded(**fields: object) -> bytes:
         encoded(command="point", point="main", quota_bytes=-1),
         encoded(command="point", point="main", apply=1),
         encoded(command="delete", point="main", task="", versions=["x" * 1001]),
+        encoded(command="find", point="main", task="", pattern="text"),
+        encoded(command="find", point="main", task="", pattern=b"x" * 5001),
+        encoded(command="find", point="main", task="", pattern=b"x", limit=0),
+        encoded(command="find", point="main", task="", pattern=b"x", limit=MAX_LIMIT + 1),
+        encoded(command="history", point="main", task="", path=b"x" * 65_537),
+        encoded(command="diff", point="main", task="", old="1"),
+        encoded(command="du", point="main"),
         encoded(command="points") + b"\x00",
         encoded(command="points")[:-1],
         b"\x91" * 100_000,
@@ -214,3 +290,9 @@ def test_answer_travels_in_pieces_that_fit_into_frames(length: int):
     assert all(type(part) is AnswerPart and len(part.content) == MAX_BULK_BYTES for part in parts)
     assert b"".join(piece.content for piece in (*parts, end)) == content
     assert len(end.content) <= MAX_BULK_BYTES
+
+
+def test_longest_answer_about_paths_can_be_sent():
+    path = "x" * (MAX_PATH_BYTES // MAX_LIMIT)
+    longest = msgspec.structs.replace(FOUND, task="t" * 200, path=path, kind="character device")
+    encode_answer(FindReport((longest,) * MAX_LIMIT, True, ()))

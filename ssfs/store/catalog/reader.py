@@ -1,5 +1,6 @@
 """Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
 
+import re
 import sqlite3
 from collections.abc import Container, Iterator
 from types import TracebackType
@@ -10,21 +11,54 @@ from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.xattrs import decode_set
 from ssfs.store.catalog.digest import digest_bytes, rows_digest
 from ssfs.store.catalog.links import LINK_GROUPS, LinkGroups
-from ssfs.store.catalog.schema import READ_ERRORS, SELECT_ENTRY, check_version, connect
+from ssfs.store.catalog.schema import (
+    READ_ERRORS,
+    SELECT_ENTRY,
+    catalog_uri,
+    check_version,
+    connect,
+)
 
 _CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
 _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
 _BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
 _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
+_BYTES = ("name", "digest", "target", "xattrs", "holes")
 _BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND size >= 4096 LIMIT 1"
-_CONTENTS = "SELECT size, digest, id FROM entry WHERE kind = 1"
+_FILES = "SELECT size, digest, id FROM entry WHERE kind = 1"
 _DIGESTED = (
     SELECT_ENTRY,
     "SELECT kind, number, name FROM principal",
     "SELECT digest, pairs FROM xattr_set",
 )
 
-_MAX_DEPTH = 1 << 20
+# The index of paths has all that is asked for: no row is read.
+_NAMES = "SELECT id, parent, name FROM main.entry INDEXED BY entry_path WHERE parent > 0 AND "
+_HAS_LITERAL = {
+    "whole": "name = ?1",
+    "start": "substr(name, 1, length(?1)) = ?1",
+    "end": "substr(name, -length(?1)) = ?1",
+    "anywhere": "instr(name, ?1)",
+    "any case": "CAST(name AS TEXT) LIKE ?1 ESCAPE char(92)",
+    "": "?1 IS NOT NULL",
+}
+_LIKE_SPECIAL = re.compile(r"[\\%_]")
+_ESCAPED = r"\\\g<0>"
+_NOT_IN_OTHER = " AND NOT EXISTS (SELECT 1 FROM other.entry WHERE other.entry.id = main.entry.id)"
+# Holes take no room.
+_CONTENTS = """
+SELECT id, content, CASE holes WHEN x'' THEN size ELSE data_bytes(size, holes) END
+FROM entry WHERE kind = 1 AND size > 0
+"""
+_CONTENTS_AT_ONCE = 5000
+_UNSOUND_CONTENTS = """
+SELECT count(*) FROM entry WHERE kind = 1 AND (
+  typeof(content) <> 'integer' OR typeof(size) <> 'integer' OR content < 0 OR size < 0)
+"""
+_KINDS = frozenset(Kind)
+_TYPES = tuple(bytes if name in _BYTES else int for name in Entry._fields)
+
+MAX_DEPTH = 1 << 20
 """A path of more names than this goes in a circle."""
 
 T = TypeVar("T", int, bytes)
@@ -123,7 +157,7 @@ class CatalogReader:
                 return None
             entry_id = entry.parent
             names.append(entry.name)
-            if len(names) > _MAX_DEPTH:
+            if len(names) > MAX_DEPTH:
                 raise CorruptStore("Catalog has a directory inside itself", path=self.path)
         names.reverse()
         return names
@@ -140,13 +174,100 @@ class CatalogReader:
     def files_with(self, contents: Container[tuple[int, bytes]]) -> Iterator[Entry]:
         """The files with one of these contents (size, digest); one pass over all rows."""
         # The columns first, so that a row is made of few.
-        for size, digest, entry_id in self._plain_rows(_CONTENTS):
+        for size, digest, entry_id in self._plain_rows(_FILES):
             if (size, digest) in contents and (entry := self.entry(entry_id)) is not None:
                 yield entry
 
     def _plain_rows(self, query: str) -> Iterator[tuple[int, bytes, int]]:
         try:
             yield from self._database.execute(query)
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
+    def names(
+        self, where: str, literal: bytes, *, only_gone: bool = False
+    ) -> Iterator[tuple[int, int, bytes]]:
+        """Id, parent and name of the entries that may match; those of one directory together.
+
+        Args:
+            where: Where their names have the literal: it is the "whole" name, or at its "start" or
+                "end", "anywhere"; in "any case" (of ASCII, which it is) anywhere; "": all names.
+            literal: Some bytes.
+            only_gone: Only those whose id the catalog of `compare_with` does not have.
+        """
+        value: bytes | str = literal
+        if where == "any case":
+            value = f"%{_LIKE_SPECIAL.sub(_ESCAPED, literal.decode())}%"
+        query = _NAMES + _HAS_LITERAL[where] + (_NOT_IN_OTHER if only_gone else "")
+        for row in self._tuples(query, (value,)):
+            entry_id, parent, name = row
+            if not (isinstance(entry_id, int) and isinstance(parent, int) and type(name) is bytes):
+                raise CorruptStore("Catalog holds a name that is none", path=self.path)
+            yield entry_id, parent, name
+
+    def place(self, entry_id: int) -> tuple[int, bytes]:
+        """The directory's id and the name of an entry.
+
+        Raises:
+            CorruptStore: There is no such entry.
+        """
+        query = "SELECT parent, name FROM entry WHERE id = ?"
+        for parent, name in self._tuples(query, (entry_id,)):
+            if isinstance(parent, int) and isinstance(name, bytes):
+                return parent, name
+        raise CorruptStore(f"Catalog has lost entry {entry_id}", path=self.path)
+
+    def child_id(self, parent: int, name: bytes) -> int:
+        """The id of the entry at a name of a directory; 0 if there is none. No row is read."""
+        query = "SELECT id FROM entry WHERE parent = ? AND name = ?"
+        return self._value(int, query, (parent, name)) or 0
+
+    def contents(self) -> Iterator[list[tuple[int, int, int]]]:
+        """Id, number of the inode (0 if unknown) and size of all files that are not empty, some at a time.
+
+        Ask `has_sound_contents` first.
+        """
+        try:
+            cursor = self._database.execute(_CONTENTS)
+            while rows := cursor.fetchmany(_CONTENTS_AT_ONCE):
+                yield rows
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
+    def has_sound_contents(self) -> bool:
+        """Whether `contents` can be read to its end: a quick look that raises as it would.
+
+        Raises:
+            CorruptStore: It cannot.
+        """
+        if self._value(int, _UNSOUND_CONTENTS, ()):
+            raise CorruptStore("Catalog holds a size that is none", path=self.path)
+        return True
+
+    def compare_with(self, path: bytes) -> None:
+        """Open another catalog that cannot change beside this one, for `names` and `Differences`.
+
+        Raises:
+            CorruptStore: It cannot be read.
+        """
+        try:
+            self._database.execute("ATTACH ? AS other", (catalog_uri(path, "ro&immutable=1"),))
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=path) from error
+
+    def checked(self, entry: Entry) -> Entry:
+        """The row, if each of its columns is of its type, which is not sure in a damaged catalog.
+
+        Raises:
+            CorruptStore: One is not.
+        """
+        if tuple(map(type, entry)) != _TYPES or entry.kind not in _KINDS:
+            raise CorruptStore(f"Catalog holds a damaged row, {entry.id!r}", path=self.path)
+        return entry
+
+    def _tuples(self, query: str, values: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
+        try:
+            yield from self._database.execute(query, values)
         except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
