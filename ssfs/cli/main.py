@@ -34,6 +34,8 @@ COMMANDS = {
     "mount": "Show the versions as dated directories.",
     "umount": "Take a mount away.",
     "restore": "Copy a version, a directory or a file out.",
+    "verify": "Read a store and say what is damaged.",
+    "recover": "Put right what can be of a damaged store.",
     "serve": "Let other machines back up into a store.",
     "invite": "Print a code with which a client can enrol.",
     "enroll": "Use such a code: make this machine a client.",

@@ -29,7 +29,8 @@ from ssfs.store.store import Task
     metavar="OPTIONS",
     default="",
     help="Comma-separated: allow_other (let other users in, as far as the modes of files allow), "
-    "numeric_ids (show owners by number, not by name), idle=SECONDS, and such as noexec.",
+    "numeric_ids (show owners by number, not by name), damaged_ok (let damaged files be read as "
+    "they are), idle=SECONDS, and such as noexec.",
 )
 @quiet_option
 @verbose_option

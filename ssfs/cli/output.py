@@ -17,6 +17,7 @@ import msgspec
 from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
 from ssfs.model.size import bytes_text as bytes_text  # commands take all they print with from here
+from ssfs.model.spelling import path_text as path_text
 
 _MAX_LISTED_PROBLEMS = 20
 
@@ -26,11 +27,6 @@ class ProblemLine(msgspec.Struct, frozen=True):
 
     path: str
     problem: str
-
-
-def path_text(path: bytes) -> str:
-    """A path as text, whatever its bytes."""
-    return path.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
 
 
 def safe_text(text: str) -> str:

@@ -14,6 +14,7 @@ from ssfs.cli.location import (
     SshPlace,
     TlsPlace,
     is_inside,
+    local_place,
     open_task,
     parse_location,
     point_of,
@@ -76,6 +77,9 @@ class RestoreReport(msgspec.Struct, frozen=True):
 @version_argument
 @click.argument("paths", nargs=-1, type=PATH, metavar="[PATH]...")
 @click.option("--to", "target", required=True, type=PATH, metavar="DIR", help="Where to. Required.")
+@click.option(
+    "--damaged-ok", is_flag=True, help="Restore damaged files as they are, and list them."
+)
 @compress_option
 @limit_option
 @json_option
@@ -87,6 +91,7 @@ def restore(
     version: str,
     paths: tuple[bytes, ...],
     target: bytes,
+    damaged_ok: bool,
     compress: str | None,
     limit: str | None,
     as_json: bool,
@@ -102,7 +107,7 @@ def restore(
     symlink in DIR, and no directory is replaced by a file, nor the other way round.
 
     Every file is compared with its digest on the way; a damaged one is a problem, and not left
-    there. Run as root, owners are set, by their names where this machine knows them; otherwise
+    there, but with --damaged-ok (on the store's own machine). Run as root, owners are set, by their names where this machine knows them; otherwise
     the files are yours.
 
     With --json: one object with the keys version, mount_name, to, entries, bytes, seconds,
@@ -113,7 +118,7 @@ def restore(
     """
     clock = SystemClock()
     link = link_options(compress, limit)
-    wanted = _Wanted(parse_location(location), version, paths, target)
+    wanted = _Wanted(parse_location(location), version, paths, target, damaged_ok)
     with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
         if isinstance(wanted.place, LocalPlace):
             done = _restore_here(wanted, monitor, clock)
@@ -159,6 +164,7 @@ class _Wanted(NamedTuple):
     version: str
     paths: tuple[bytes, ...]
     target: bytes
+    damaged_ok: bool = False
 
 
 class _Restored(NamedTuple):
@@ -176,7 +182,9 @@ def _restore_here(wanted: _Wanted, monitor: Monitor, clock: Clock) -> _Restored:
     mount_name = mount_name_of(task, chosen)
     if is_inside(wanted.target, task.point.store.path):
         raise ConfigError("The target lies inside the store", path=wanted.target)
-    result = restore_version(chosen, wanted.paths, wanted.target, monitor, clock)
+    result = restore_version(
+        chosen, wanted.paths, wanted.target, monitor, clock, damaged_ok=wanted.damaged_ok
+    )
     return _Restored(str(chosen.id), mount_name, result)
 
 
@@ -188,6 +196,8 @@ def _restore_from(
     clock: Clock,
 ) -> _Restored:
     """Restore from a store of another machine."""
+    if wanted.damaged_ok:
+        local_place(place, "leave out --damaged-ok, or restore on that machine")
     request = Fetch(point_of(place), place.task or "", wanted.version, list(wanted.paths))
     with open_channel(place, link) as channel:
         fetched, result = fetch_version(channel, request, wanted.target, monitor, clock)

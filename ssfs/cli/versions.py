@@ -5,7 +5,7 @@ import click
 from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import parse_location, point_of
 from ssfs.cli.options import examples, json_option, location_argument, quiet_option, verbose_option
-from ssfs.cli.output import bytes_text, complain, emit, emit_json, seconds_text
+from ssfs.cli.output import bytes_text, complain, counted, emit, emit_json, seconds_text
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
 from ssfs.protocol.requests import ListVersions, VersionLine, VersionsReport
@@ -30,10 +30,11 @@ def versions(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> E
 
     With --json: a list of objects with the keys version, mount_name, started (UTC), seconds,
     entries, bytes, new_bytes, problems (their number), pinned, keep (list of reasons; empty: it goes
-    when versions expire next), shrunk (null, or {before, after}: numbers of files, when the source had
-    lost more than half of them). What cannot be read of a damaged version is null.
+    when versions expire next), damaged (how many of its entries are known to be; null: all may be),
+    shrunk (null, or {before, after}: numbers of files, when the source had lost more than half of them).
+    What cannot be read of a damaged version is null.
 
-    Exit codes: 0 done; 2 no such task, or more than one to choose from; 3 the record of a version is
+    Exit codes: 0 done; 2 no such task, or more than one to choose from; 3 a version is known to be
     damaged; 6 no store there, or it cannot be read.
     """
     place = parse_location(location)
@@ -51,7 +52,13 @@ def versions(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> E
     damaged = [line.version for line in report.versions if _DAMAGED in line.keep]
     for version in damaged:
         complain(f"The record of version {version} is damaged: it is neither shown nor expired")
-    return ExitCode.PROBLEMS if damaged else ExitCode.DONE
+    hurt = [line for line in report.versions if line.damaged != 0]
+    if hurt:
+        complain(
+            f"{counted(len(hurt), 'version')} with damage: the next sync heals what its source still "
+            "has, `ssfs verify --from` what another store has"
+        )
+    return ExitCode.PROBLEMS if damaged or hurt else ExitCode.DONE
 
 
 def _show(report: VersionsReport, *, verbose: bool) -> None:
@@ -71,6 +78,10 @@ def _fate_text(line: VersionLine) -> str:
     return fate if line.shrunk is None else f"{fate}; flagged: {lost_text(line.shrunk)}"
 
 
+def _damage_text(damaged: int | None) -> str:
+    return "its catalog or tree is damaged" if damaged is None else f"{damaged:,} damaged"
+
+
 def _row(line: VersionLine, *, verbose: bool) -> list[str]:
     def text(number: float | None, form: str = "count") -> str:
         if number is None:
@@ -86,6 +97,8 @@ def _row(line: VersionLine, *, verbose: bool) -> list[str]:
         text(line.new_bytes, "bytes"),
         _fate_text(line),
     ]
+    if line.damaged != 0:
+        row[-1] += f"; {_damage_text(line.damaged)}"
     if verbose:
         started = line.started.strftime("%Y-%m-%d %H:%M:%S UTC")
         row += [started, text(line.seconds, "seconds"), text(line.problems)]

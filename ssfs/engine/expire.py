@@ -13,6 +13,7 @@ from ssfs.model.policy import Policy
 from ssfs.retention.hold import Hold, expiry_hold
 from ssfs.retention.rule import DatedVersion, decide
 from ssfs.retention.shrink import ShrinkHold
+from ssfs.store.roll import settle_roll
 from ssfs.store.store import Task
 from ssfs.store.trash import empty_trash, move_to_trash
 from ssfs.store.version import Version
@@ -86,10 +87,12 @@ def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan
     with task.guard() as guard:
         plan = plan_expiry(task, now)
         if automatic and plan.hold is not None:
+            settle_roll(task, guard)
             return plan
         if not automatic and plan.hold is not None:
             newest = plan.judged[-1].version.id.sequence
             task.update_settings(guard, released_sequence=newest)
+        settle_roll(task, guard, [version.id for version in plan.expired])
         for version in plan.expired:
             move_to_trash(version, guard)
     return plan
@@ -105,6 +108,7 @@ def delete(task: Task, versions: list[Version], guard: DirectoryLock) -> None:
     stays = {version.id.sequence for version in task.versions()} - gone
     if max(stays, default=0) < max(gone, default=0):
         task.update_settings(guard, last_sequence=task.next_sequence() - 1)
+    settle_roll(task, guard, [version.id for version in versions])
     for version in versions:
         move_to_trash(version, guard)
 

@@ -33,7 +33,7 @@ def list_versions(store: Store, peer: Peer, request: ListVersions, clock: Clock)
     task = choose_task(store, peer, request.point, request.task)
     with store_errors(task.path):
         plan = plan_expiry(task, clock.now())
-        held = str(plan.hold) if plan.hold else None
+        held = task.point.held or (str(plan.hold) if plan.hold else None)
         return VersionsReport(task.label, _version_lines(plan), held)
 
 
@@ -66,6 +66,7 @@ def _version_lines(plan: ExpiryPlan) -> tuple[VersionLine, ...]:
     lines = []
     for version, reasons in plan.judged:
         record = version.record() if version in names else None
+        damage = version.damage()
         lines.append(
             VersionLine(
                 version=str(version.id),
@@ -78,6 +79,7 @@ def _version_lines(plan: ExpiryPlan) -> tuple[VersionLine, ...]:
                 problems=record.counts.problems if record else None,
                 pinned=version.is_pinned(),
                 keep=reasons,
+                damaged=None if damage.whole else len(damage.entries),
                 shrunk=record.shrunk if record else None,
             )
         )

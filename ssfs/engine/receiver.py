@@ -15,6 +15,7 @@ from ssfs.errors import (
     CorruptStore,
     PeerBusy,
     RemoteProtocolError,
+    StoreError,
     StoreLocked,
     TrustError,
 )
@@ -40,6 +41,7 @@ from ssfs.protocol.messages import (
 )
 from ssfs.retention.shrink import judge_shrink
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.healing import heal
 from ssfs.store.slots import SlotRequest
 from ssfs.store.staging import Staging
 from ssfs.store.store import Store as OpenStore
@@ -120,8 +122,9 @@ def receive_version(
                 record = msgspec.structs.replace(record, shrunk=shrunk)
             staging.commit(version_id, record)  # R7
             channel.send(_committed(task, record, staging))
+    _heal(task)
     plan = expire(task, clock.now(), automatic=True)  # R8
-    held = str(plan.hold) if plan.hold else ""
+    held = point.held or (str(plan.hold) if plan.hold else "")
     expired = [] if plan.hold else [str(version.id) for version in plan.expired]
     with contextlib.suppress(ConnectionLost):
         channel.send(Expired(expired, held))
@@ -150,7 +153,10 @@ def _newest_intact(task: Task) -> Version | None:
     """The base: the newest version that can be one."""
     for version in reversed(task.versions()):
         try:
+            if version.damage().whole:
+                continue
             with version.share(), version.catalog() as catalog:
+                version.check_catalog_file()
                 if catalog.logical_digest().hex() == version.record().catalog_digest:
                     return version
         except (CorruptStore, StoreLocked, OSError):
@@ -165,6 +171,12 @@ def _files_before(task: Task, base: Version) -> int:
         return hold.shrunk.before
     with base.catalog() as catalog:
         return catalog.number("files")
+
+
+def _heal(task: Task) -> None:
+    """Heal older versions with what has just come; what cannot be healed now stays on their lists."""
+    with contextlib.suppress(StoreError, OSError):
+        heal(task, task.versions()[-1:])
 
 
 def _opened(task: Task, staging: Staging) -> Opened:
@@ -245,11 +257,12 @@ def _record(
         base=staging.base,
         catalog_digest=catalog.logical_digest().hex(),
         counts=counts,
-        root=_root_metadata(catalog),
+        root=root_metadata(catalog),
     )
 
 
-def _root_metadata(catalog: CatalogReader) -> RootMetadata:
+def root_metadata(catalog: CatalogReader) -> RootMetadata:
+    """What a record says of the source's root directory."""
     root = catalog.root()
     if root is None:
         raise RemoteProtocolError("The client sent no root directory")

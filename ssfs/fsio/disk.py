@@ -13,6 +13,8 @@ import resource
 import stat
 from collections.abc import Iterator
 
+import blake3
+
 from ssfs.errors import StoreError, StoreFull
 from ssfs.fsio.sparse import find_layout, read_at, write_at
 
@@ -66,6 +68,24 @@ def copy_file(
         if layout.is_sparse:
             os.ftruncate(copy, layout.size)
     return copied
+
+
+def digest_content(fd: int) -> bytes:
+    """BLAKE3 of a whole file, whatever is in it."""
+    hasher = blake3.blake3()
+    buffer = bytearray(COPY_BYTES)
+    view = memoryview(buffer)
+    position = 0
+    while count := os.preadv(fd, [buffer], position):
+        hasher.update(view[:count])
+        position += count
+    return hasher.digest()
+
+
+def forget_cached(fd: int) -> None:
+    """Let the kernel drop what it holds of a file that was read, or is to be read from the disk."""
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def rename(name: bytes, source_fd: int, target: bytes, target_fd: int) -> None:

@@ -17,3 +17,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weeks: int = 7
     months: int = 5
     keep_last: int = 1
+
+
+KEEP_EVERYTHING = Policy(days=0, weeks=0, months=0, keep_last=100_000)
+"""Where nobody knows any more what is to be kept."""

@@ -128,6 +128,7 @@ class VersionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     catalog_digest: str
     counts: Counts
     root: RootMetadata
+    catalog_file: str = ""
     shrunk: Shrink | None = None
 
 

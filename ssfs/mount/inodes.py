@@ -45,8 +45,10 @@ class Inodes:
         mounted: What the directories above the versions share.
     """
 
-    def __init__(self, clock: Clock, *, numeric_ids: bool, idle_s: float) -> None:
-        self.mounted = Mounted(clock, OpenVersions(idle_s), idle_s)
+    def __init__(
+        self, clock: Clock, *, numeric_ids: bool, idle_s: float, damaged_ok: bool = False
+    ) -> None:
+        self.mounted = Mounted(clock, OpenVersions(idle_s, damaged_ok=damaged_ok), idle_s)
         self._clock = clock
         self._owners = Owners(numeric_ids=numeric_ids)
         self._owners_since_s = clock.monotonic_s()

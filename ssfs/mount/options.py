@@ -23,18 +23,20 @@ class MountOptions(msgspec.Struct, frozen=True):
         numeric_ids: Show owners by the source's numbers, not by their names.
         idle_s: For how long after its last request a name or an expired version is in use.
         kernel: Options passed on to the kernel.
+        damaged_ok: Let what is known to be damaged be read as it is.
     """
 
     allow_other: bool = False
     numeric_ids: bool = False
     idle_s: float = IDLE_S
     kernel: tuple[str, ...] = ()
+    damaged_ok: bool = False
 
 
 def parse_options(text: str) -> MountOptions:
     """Options from their comma-separated form.
 
-    `allow_other`, `numeric_ids`, `idle=SECONDS` (60: how long after its last use a name stays with its
+    `allow_other`, `numeric_ids`, `damaged_ok`, `idle=SECONDS` (60: how long after its last use a name stays with its
     version, and an expired version stays readable), and those for the kernel: `noexec`, `noatime` and such.
 
     Raises:
@@ -54,13 +56,19 @@ def parse_options(text: str) -> MountOptions:
             raise ConfigError(
                 f"Mount option {name!r} is not possible: versions are mounted ro,nosuid,nodev"
             )
-        elif name not in _GIVEN | {"allow_other", "numeric_ids"}:
+        elif name not in _GIVEN | {"allow_other", "numeric_ids", "damaged_ok"}:
             raise ConfigError(
                 f"Unknown mount option {name!r}",
-                remedy="known: allow_other, numeric_ids, idle=SECONDS, "
+                remedy="known: allow_other, numeric_ids, damaged_ok, idle=SECONDS, "
                 + ", ".join(sorted(_KERNEL)),
             )
-    return MountOptions("allow_other" in names, "numeric_ids" in names, idle_s, tuple(kernel))
+    return MountOptions(
+        "allow_other" in names,
+        "numeric_ids" in names,
+        idle_s,
+        tuple(kernel),
+        "damaged_ok" in names,
+    )
 
 
 def _parse_seconds(option: str) -> float:

@@ -72,7 +72,13 @@ def mount(
     """
     path = check_mountpoint(mountpoint)
     check_fuse()
-    tree = MountTree(target, SystemClock(), numeric_ids=options.numeric_ids, idle_s=options.idle_s)
+    tree = MountTree(
+        target,
+        SystemClock(),
+        numeric_ids=options.numeric_ids,
+        idle_s=options.idle_s,
+        damaged_ok=options.damaged_ok,
+    )
     tree.check()
     if foreground:
         _run(tree, path, options, _say_nothing)

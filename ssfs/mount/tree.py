@@ -42,7 +42,13 @@ class MountTree:
     """
 
     def __init__(
-        self, target: MountTarget, clock: Clock, *, numeric_ids: bool, idle_s: float
+        self,
+        target: MountTarget,
+        clock: Clock,
+        *,
+        numeric_ids: bool,
+        idle_s: float,
+        damaged_ok: bool = False,
     ) -> None:
         """Open nothing yet.
 
@@ -51,8 +57,9 @@ class MountTree:
             clock: The time.
             numeric_ids: Show owners by the source's numbers, not by their names.
             idle_s: For how long after the last request a name or version counts as in use.
+            damaged_ok: Let what is known to be damaged be read as it is.
         """
-        self._inodes = Inodes(clock, numeric_ids=numeric_ids, idle_s=idle_s)
+        self._inodes = Inodes(clock, numeric_ids=numeric_ids, idle_s=idle_s, damaged_ok=damaged_ok)
         self.handles = Handles(self._inodes)
         self.store_path = os.path.abspath(_store_of(target).path)
         self._root = _root_directory(target, self._inodes.mounted)

@@ -20,6 +20,7 @@ from ssfs.fsio.lock import FileLock
 from ssfs.model.entry import Entry
 from ssfs.mount.names import ShownVersion
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.damage import NO_DAMAGE, Damage, read_damage
 from ssfs.store.tree import Tree
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class OpenVersion:
         last_request_s: Monotonic time of the last request for anything in it.
     """
 
-    def __init__(self, path: bytes) -> None:
-        """Lock the version.
+    def __init__(self, path: bytes, *, damaged_ok: bool = False) -> None:
+        """Lock the version; what is known to be damaged in it is read only if that is `damaged_ok`.
 
         Raises:
             VersionGone: There is none (any more).
@@ -63,6 +64,10 @@ class OpenVersion:
         self.path = path
         self.handles = 0
         self.last_request_s = 0.0
+        self._damaged_ok = damaged_ok
+        self._damage = NO_DAMAGE
+        self._damage_stamp = (0, 0)
+        self._damaged_ids: frozenset[int] = frozenset()
         self._catalog: _Catalog | None = None
         self._tree: Tree | None = None
         self._groups: LinkGroups | None = None
@@ -91,6 +96,8 @@ class OpenVersion:
 
     def _open_catalog(self) -> _Catalog:
         if self._catalog is None:
+            if problem := self._known_damage().catalog:
+                raise CorruptStore(f"The catalog is known to be damaged: {problem}", path=self.path)
             path = b"/proc/self/fd/%d/catalog.db" % self._fd
             try:
                 catalog = _Catalog.open(path)
@@ -133,21 +140,40 @@ class OpenVersion:
             CorruptStore: The tree does not hold what the catalog promises.
             OSError: It cannot be opened.
         """
+        damage = self._known_damage()
+        if damage.whole or (damage and entry.id in self._damaged_ids):
+            raise self._damage_of(f"Data of entry {entry.id} is known to be damaged")
         if self._tree is None:
             tree_fd = open_directory(b"tree", dir_fd=self._fd)
             self._tree = Tree(self._open_catalog(), tree_fd)
         try:
             fd = _open_data(entry.name, self._tree.directory(entry.parent))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise self._damage(f"Data of entry {entry.id} is missing") from error
+            raise self._damage_of(f"Data of entry {entry.id} is missing") from error
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+        is_whole = status.st_size == entry.size or self._damaged_ok
+        if not stat.S_ISREG(status.st_mode) or not is_whole:
             os.close(fd)
-            raise self._damage(f"Data of entry {entry.id} is not what the catalog says")
+            raise self._damage_of(f"Data of entry {entry.id} is not what the catalog says")
         return fd
 
-    def _damage(self, problem: str) -> CorruptStore:
+    def _damage_of(self, problem: str) -> CorruptStore:
         return CorruptStore(problem, path=self.path)
+
+    def _known_damage(self) -> Damage:
+        """What is known to be damaged, as far as that matters; read again when it has changed."""
+        if self._damaged_ok:
+            return NO_DAMAGE
+        try:
+            status = os.stat(b"damage.toml", dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return NO_DAMAGE
+        stamp = (status.st_ino, status.st_mtime_ns)
+        if stamp != self._damage_stamp:
+            self._damage = read_damage(self.path, dir_fd=self._fd)
+            self._damaged_ids = self._damage.ids
+            self._damage_stamp = stamp
+        return self._damage
 
     def close_catalog(self) -> None:
         """Close all but the lock; what is needed is opened again."""
@@ -168,9 +194,10 @@ class OpenVersion:
 class OpenVersions:
     """The versions in use."""
 
-    def __init__(self, idle_s: float) -> None:
+    def __init__(self, idle_s: float, *, damaged_ok: bool = False) -> None:
         """Nothing is open yet; versions are closed `idle_s` after their last request."""
         self._idle_s = idle_s
+        self._damaged_ok = damaged_ok
         # Both in the order of their last use.
         self._held: collections.OrderedDict[bytes, OpenVersion] = collections.OrderedDict()
         self._with_catalog: collections.OrderedDict[bytes, OpenVersion] = collections.OrderedDict()
@@ -193,7 +220,7 @@ class OpenVersions:
         path = version.path
         opened = self._held.get(path)
         if opened is None:
-            opened = self._held[path] = OpenVersion(path)
+            opened = self._held[path] = OpenVersion(path, damaged_ok=self._damaged_ok)
             self._drop_surplus()
         opened.last_request_s = now_s
         self._held.move_to_end(path)

@@ -67,7 +67,10 @@ class PointsReport(Report, frozen=True):
 
 
 class VersionLine(Report, frozen=True):
-    """A version in a list of them. What only a damaged record knew is null."""
+    """A version in a list of them. What only a damaged record knew is null.
+
+    `damaged` is how many of its entries are known to be damaged; null: its catalog is, or its tree as a whole.
+    """
 
     version: str
     mount_name: str | None
@@ -79,6 +82,7 @@ class VersionLine(Report, frozen=True):
     problems: int | None
     pinned: bool
     keep: tuple[str, ...]
+    damaged: int | None
     shrunk: Shrink | None
 
 

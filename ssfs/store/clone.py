@@ -5,10 +5,12 @@ an interruption or when the clone's counts are not the catalog's: what is not as
 from the base anew, or reported as missing. Both are idempotent.
 """
 
+import contextlib
 import errno
 import itertools
 import os
 import stat
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ssfs.fsio.disk import copy_file, link_file, open_directory, remove_tree
@@ -112,10 +114,29 @@ def clone(base_fd: int, tree_fd: int, linker: Linker) -> CloneCounts:
 
 
 class Base(NamedTuple):
-    """The version a staging is bound to."""
+    """The version a staging is bound to.
+
+    Attributes:
+        catalog: Its rows.
+        tree: Its data.
+        damaged: Inode numbers of data files in it that are known to be damaged: nothing may come from them.
+    """
 
     catalog: CatalogReader
     tree: Tree
+    damaged: frozenset[int] = frozenset()
+
+
+def damaged_inodes(catalog: CatalogReader, tree: Tree, ids: Iterable[int]) -> frozenset[int]:
+    """The inodes behind entries that are known to be damaged, where there are any."""
+    found = set()
+    for entry_id in ids:
+        with contextlib.suppress(OSError):
+            entry = catalog.entry(entry_id)
+            if entry is not None and entry.kind == Kind.FILE:
+                fd = tree.directory(entry.parent)
+                found.add(os.stat(entry.name, dir_fd=fd, follow_symlinks=False).st_ino)
+    return frozenset(found)
 
 
 class Reconciler:
@@ -200,6 +221,9 @@ class Reconciler:
 
     def _file(self, entry: Entry, fd: int, status: os.stat_result | None) -> None:
         is_file = status is not None and stat.S_ISREG(status.st_mode)
+        if self._base is not None and status is not None and status.st_ino in self._base.damaged:
+            # However it came here: cloned, or linked before the damage was known.
+            is_file = False
         if is_file and status is not None and self._is_staged(entry, status):
             return
         source = self._in_base(entry)
@@ -238,6 +262,7 @@ class Reconciler:
         except OSError:
             return None
         is_whole = stat.S_ISREG(status.st_mode) and status.st_size == row.size
+        is_whole = is_whole and status.st_ino not in self._base.damaged
         return (fd, status) if is_whole else None
 
 

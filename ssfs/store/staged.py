@@ -1,8 +1,9 @@
 """Which data files a staging has received, as its checkpoints recorded them (the table `staged`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import STAGED_TABLE
 from ssfs.store.catalog.writer import CatalogWriter
 
@@ -17,6 +18,18 @@ class StagedFile(NamedTuple):
     ino: int
     mtime_ns: int
     size: int
+
+
+def staged_files(catalog: CatalogReader) -> Iterator[StagedFile]:
+    """What a staging's catalog says was received; nothing where it has no such table.
+
+    Raises:
+        CorruptStore: It cannot be read.
+    """
+    has_table = "SELECT 1, 0, 0, 0 FROM sqlite_master WHERE name = 'staged'"
+    if next(catalog.numbers(has_table), None) is not None:
+        query = "SELECT id, ino, mtime_ns, size FROM staged"
+        yield from map(StagedFile._make, catalog.numbers(query))
 
 
 class StagedRows:

@@ -188,7 +188,7 @@ class StagedTree:
                 with contextlib.suppress(OSError):
                     fd = tree.directory(row.parent)
                     status = os.stat(row.name, dir_fd=fd, follow_symlinks=False)
-                    if status.st_size == row.size:
+                    if status.st_size == row.size and not self._is_damaged(status):
                         return fd, row.name
         return None
 
@@ -258,8 +258,13 @@ class StagedTree:
                 with contextlib.suppress(OSError):
                     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                     fd = os.open(entry.name, flags, dir_fd=tree.directory(entry.parent))
-                    return DataFile(fd, Layout.of(entry.size, entry.holes))
+                    if not self._is_damaged(os.fstat(fd)):
+                        return DataFile(fd, Layout.of(entry.size, entry.holes))
+                    os.close(fd)
         return None
+
+    def _is_damaged(self, status: os.stat_result) -> bool:
+        return self._base is not None and status.st_ino in self._base.damaged
 
     def begin_file(
         self, entry_id: int, basis_number: int, origin: Origin, layout: Layout = _PLAIN

@@ -16,6 +16,7 @@ import msgspec
 from ssfs.errors import CorruptStore, StoreFull
 from ssfs.fsio.disk import (
     copy_file,
+    digest_content,
     fsync,
     make_directory,
     needs_fsync_per_file,
@@ -30,7 +31,7 @@ from ssfs.fsio.lock import FileLock
 from ssfs.model.entry import ROOT_ID
 from ssfs.model.version import VersionId, VersionRecord
 from ssfs.store.catalog.writer import CatalogWriter
-from ssfs.store.clone import Base, Reconciler, clone
+from ssfs.store.clone import Base, Reconciler, clone, damaged_inodes
 from ssfs.store.partials import Partials
 from ssfs.store.staged import StagedRows
 from ssfs.store.staged_tree import StagedTree, Workbench
@@ -40,6 +41,8 @@ from ssfs.store.trash import discard
 from ssfs.store.tree import Tree
 from ssfs.store.version import Version, encode_record, read_record
 
+DOUBTFUL = b"doubtful"
+"""A staging with a file of this name holds something that was found damaged: it is dropped."""
 _MOST_STAGED = 100_000
 """Rows that wait for a checkpoint: some 20 MB."""
 
@@ -116,10 +119,13 @@ class Staging(StagedTree):
         is_of_use = False
         # Not a StoreError: what a newer ssfs left is not ours to drop.
         with contextlib.suppress(CorruptStore, OSError):
-            if self._settings_left(path) == wanted:
+            is_doubtful = os.path.lexists(os.path.join(path, DOUBTFUL))
+            if not is_doubtful and self._settings_left(path) == wanted:
                 catalog_path = os.path.join(path, b"catalog.db")
                 with CatalogWriter.open_writer(catalog_path, durable=True) as catalog:
                     is_of_use = not self.base or catalog.root() is not None
+                    # Nothing seals a catalog that changes; to read it all is dear, and rare.
+                    is_of_use = is_of_use and catalog.fault() == ""
         if not is_of_use:
             discard(b"staging", task_fd)
         return is_of_use
@@ -134,7 +140,7 @@ class Staging(StagedTree):
                 raise
         fd = open_directory(path)
         try:
-            write_text_file(b"staging.toml", self._settings(), dir_fd=fd)
+            write_text_file(b"staging.toml", self._settings(), dir_fd=fd, is_sealed=True)
         finally:
             os.close(fd)
         return self._settings()
@@ -158,7 +164,7 @@ class Staging(StagedTree):
                 with open_fd(b"catalog.db", os.O_RDONLY, dir_fd=staging) as copy:
                     fsync(copy)
             # Last: a staging with a staging.toml has a whole catalog.
-            write_text_file(b"staging.toml", self._settings(), dir_fd=staging)
+            write_text_file(b"staging.toml", self._settings(), dir_fd=staging, is_sealed=True)
         finally:
             os.close(staging)
 
@@ -167,10 +173,12 @@ class Staging(StagedTree):
         if not self.is_resumed:
             if self._base is None:
                 return
+            # Cloned with the rest, and taken out again below: what is damaged is asked for.
+            is_whole = not self._base.damaged
             tree_fd = self._tree.directory(1)
             made = clone(self._base.tree.directory(1), tree_fd, self._linker)
             counters = ("files", "directories", "symlinks")
-            if made == tuple(self.catalog.counter(key) for key in counters):
+            if is_whole and made == tuple(self.catalog.counter(key) for key in counters):
                 return
         is_complete = self._is_complete()
         self._tree.forget()
@@ -251,6 +259,9 @@ class Staging(StagedTree):
         self.catalog.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(b"catalog.db-journal", dir_fd=staging)
+        with open_fd(b"catalog.db", os.O_RDONLY, dir_fd=staging) as fd:
+            whole = msgspec.structs.replace(record, catalog_file=digest_content(fd).hex())
+        replace_file(b"version.toml", encode_record(whole), dir_fd=staging)
         for name in (b"incoming", b"partials", b"parked"):
             remove_tree(name, dir_fd=staging)
         os.unlink(b"staging.toml", dir_fd=staging)
@@ -291,4 +302,4 @@ def _open_base(base: Version | None, stack: contextlib.ExitStack) -> Base | None
     stack.callback(catalog.close)
     tree = Tree(catalog, open_directory(os.path.join(base.path, b"tree")))
     stack.callback(tree.close)
-    return Base(catalog, tree)
+    return Base(catalog, tree, damaged_inodes(catalog, tree, base.damage().ids))

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import msgspec
 
 from ssfs.clock import Clock
-from ssfs.errors import ConfigError, StoreError, StoreLocked
+from ssfs.errors import ConfigError, CorruptStore, StoreError, StoreLocked
 from ssfs.fsio.disk import (
     fsync,
     link_file,
@@ -27,12 +27,13 @@ from ssfs.fsio.disk import (
     write_all,
 )
 from ssfs.fsio.lock import DirectoryLock, FileLock
-from ssfs.model.policy import Policy
+from ssfs.model.policy import KEEP_EVERYTHING, Policy
 from ssfs.model.version import PointSettings, StoreSettings, TaskSettings
 from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
 from ssfs.store.version import Version, list_versions
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+_UNKNOWN_SETTINGS = PointSettings(FORMAT, KEEP_EVERYTHING)
 _LEFT_BY_INIT = {"points", ".store.toml.new", ".ssfs-probe-1", ".ssfs-probe-2"}
 """What an `init` that broke off may leave; the next one goes on from there."""
 
@@ -82,7 +83,7 @@ class Store:
                 names = set(os.listdir(fd)) - {"lost+found"}
                 if "store.toml" in names:
                     raise ConfigError("Already a store", path=path)
-                if names - _LEFT_BY_INIT or _has_points(path):
+                if names - _LEFT_BY_INIT or _has_names(path, b"points"):
                     raise ConfigError(
                         "The directory is not empty", path=path, remedy="name a new or empty one"
                     )
@@ -108,6 +109,12 @@ class Store:
         try:
             settings = read_text_file(b"store.toml", StoreSettings, directory=path)
         except (FileNotFoundError, NotADirectoryError) as error:
+            if _has_names(path, b"points"):
+                raise CorruptStore(
+                    "The settings of the store are lost",
+                    path=os.path.join(path, b"store.toml"),
+                    remedy="`ssfs recover` makes new ones",
+                ) from error
             raise StoreError("Not a store", path=path, remedy="`ssfs init` makes one") from error
         except OSError as error:
             raise store_error(error, path) from error
@@ -121,44 +128,28 @@ class Store:
             ) from error
 
     def become_owner(self) -> None:
-        """Turn this process into the store's owner for good: call it before any write.
-
-        A file of another owner could not be linked (protected_hardlinks), so everything in a store
-        has one owner (DESIGN.md section 3.3).
-
-        Raises:
-            StoreError: We are neither the owner nor root.
-        """
-        with store_errors(self.path):
-            owner = os.stat(os.path.join(self.path, b"store.toml"))
-        if os.geteuid() == owner.st_uid:
-            return
-        if os.geteuid() != 0:
-            try:
-                name = pwd.getpwuid(owner.st_uid).pw_name
-            except KeyError:
-                name = str(owner.st_uid)
-            raise StoreError(
-                f"The store belongs to {name!r}", path=self.path, remedy=f"run as {name!r} or root"
-            )
-        os.setgroups([])
-        os.setgid(owner.st_gid)
-        os.setuid(owner.st_uid)
+        """Turn this process into the store's owner for good; see `become_owner`."""
+        become_owner(self.path)
 
     def points(self) -> list["Point"]:
         """The sync points, by name."""
         with store_errors(self.path):
             directory = os.path.join(self.path, b"points")
             names = sorted(os.listdir(directory))
-        # Its text file comes last: a directory without one is just being made, or half-made.
-        return [
-            self.point(os.fsdecode(name))
-            for name in names
-            if os.path.exists(os.path.join(directory, name, b"point.toml"))
-        ]
+        return [self.point(os.fsdecode(name)) for name in names if self._is_point(name)]
+
+    def _is_point(self, name: bytes) -> bool:
+        """Whether a directory is a sync point, and not just being made, or half-made.
+
+        Its text file comes last, the tasks after it: where there are tasks, it was lost.
+        """
+        path = os.path.join(self.path, b"points", name)
+        return os.path.exists(os.path.join(path, b"point.toml")) or _has_names(path, b"tasks")
 
     def point(self, name: str) -> "Point":
         """A sync point.
+
+        One whose point.toml is lost or damaged goes on, and keeps everything: its versions are not to suffer.
 
         Raises:
             ConfigError: There is none of this name.
@@ -167,7 +158,11 @@ class Store:
         path = os.path.join(self.path, b"points", name.encode())
         try:
             settings = read_text_file(b"point.toml", PointSettings, directory=path)
+        except CorruptStore as error:
+            return Point(self, name, path, _UNKNOWN_SETTINGS, error.problem)
         except FileNotFoundError as error:
+            if _has_names(path, b"tasks"):
+                return Point(self, name, path, _UNKNOWN_SETTINGS, "It is missing")
             raise ConfigError(
                 f"No sync point {name!r} in the store",
                 path=self.path,
@@ -184,10 +179,10 @@ class Store:
             guard.exclusive()
             fd = make_directory(name.encode(), dir_fd=guard.fd)
             try:
-                if not os.path.exists(os.path.join(points, name.encode(), b"point.toml")):
+                if not self._is_point(name.encode()):
                     os.close(make_directory(b"tasks", dir_fd=fd))
                     settings = PointSettings(FORMAT, policy or self.settings.policy)
-                    write_text_file(b"point.toml", settings, dir_fd=fd)
+                    write_text_file(b"point.toml", settings, dir_fd=fd, is_sealed=True)
                 fsync(guard.fd)
             finally:
                 os.close(fd)
@@ -202,13 +197,27 @@ class Point:
         name: Its name.
         path: Its directory.
         settings: Its point.toml.
+        fault: What is wrong with that, "" if nothing is.
     """
 
-    def __init__(self, store: Store, name: str, path: bytes, settings: PointSettings) -> None:
+    def __init__(
+        self, store: Store, name: str, path: bytes, settings: PointSettings, fault: str = ""
+    ) -> None:
         self.store = store
         self.name = name
         self.path = path
         self.settings = settings
+        self.fault = fault
+
+    @property
+    def held(self) -> str:
+        """Why nothing expires here by itself, if its settings are lost; else ""."""
+        if not self.fault:
+            return ""
+        return (
+            f"Everything is kept: the settings of sync point {self.name!r} are lost "
+            "(`ssfs recover` makes new ones, `ssfs point` sets them)"
+        )
 
     def set_policy(self, policy: Policy) -> None:
         """Keep by another policy from now on; expires nothing by itself."""
@@ -222,11 +231,23 @@ class Point:
         """
         with store_errors(self.path), DirectoryLock(self.path) as guard:
             guard.exclusive()
-            before = read_text_file(b"point.toml", PointSettings, directory=self.path)
+            try:
+                before = read_text_file(b"point.toml", PointSettings, directory=self.path)
+            except (CorruptStore, FileNotFoundError) as error:
+                raise CorruptStore(
+                    f"The settings of sync point {self.name!r} are lost",
+                    path=os.path.join(self.path, b"point.toml"),
+                    remedy="`ssfs recover` makes new ones, by which everything is kept",
+                ) from error
             self.settings = change(before)
             if self.settings != before:
-                write_text_file(b"point.toml", self.settings, dir_fd=guard.fd)
+                self.write_settings(self.settings, guard)
         return before
+
+    def write_settings(self, settings: PointSettings, guard: DirectoryLock) -> None:
+        """Replace point.toml; the caller holds the sync point's lock."""
+        write_text_file(b"point.toml", settings, dir_fd=guard.fd, is_sealed=True)
+        self.settings, self.fault = settings, ""
 
     def tasks(self) -> list["Task"]:
         """Its tasks, by name."""
@@ -270,14 +291,21 @@ class Point:
             try:
                 fd = make_directory(name.encode(), dir_fd=tasks)
                 try:
-                    if b"task.toml" not in os.listdir(os.fsencode(f"/proc/self/fd/{fd}")):
+                    place = os.fsencode(f"/proc/self/fd/{fd}")
+                    if b"task.toml" not in os.listdir(place):
+                        if _has_names(place, b"versions"):
+                            raise CorruptStore(
+                                f"Nobody knows whose task {name!r} is: its settings are lost",
+                                path=os.path.join(self.path, b"tasks", name.encode(), b"task.toml"),
+                                remedy="`ssfs recover` makes them anew from its versions",
+                            )
                         for part in (b"versions", b"trash"):
                             os.close(make_directory(part, dir_fd=fd))
                         created = _whole_second(clock.now())
                         settings = TaskSettings(
                             FORMAT, secrets.token_hex(16), owner, source, created
                         )
-                        write_text_file(b"task.toml", settings, dir_fd=fd)
+                        write_text_file(b"task.toml", settings, dir_fd=fd, is_sealed=True)
                         fsync(tasks)
                         fsync(guard.fd)
                 finally:
@@ -363,7 +391,7 @@ class Task:
         current = read_text_file(b"task.toml", TaskSettings, directory=self.path)
         self.settings = msgspec.structs.replace(current, **changes)
         with store_errors(self.path):
-            write_text_file(b"task.toml", self.settings, dir_fd=guard.fd)
+            write_text_file(b"task.toml", self.settings, dir_fd=guard.fd, is_sealed=True)
 
     def next_sequence(self) -> int:
         """The sequence number of the next version: never one that was used before."""
@@ -372,6 +400,32 @@ class Task:
         used = [version.id.sequence for version in list_versions(self.path)]
         used += [version.id.sequence for version in list_versions(self.path, b"trash")]
         return max([*used, settings.last_sequence]) + 1
+
+
+def become_owner(path: bytes, name: bytes = b"store.toml") -> None:
+    """Turn this process into the owner of the store in a directory for good: call it before any write.
+
+    A file of another owner could not be linked (protected_hardlinks), so everything in a store
+    has one owner (DESIGN.md section 3.3); that of `name` tells who it is.
+
+    Raises:
+        StoreError: We are neither the owner nor root.
+    """
+    with store_errors(path):
+        owner = os.stat(os.path.join(path, name))
+    if os.geteuid() == owner.st_uid:
+        return
+    if os.geteuid() != 0:
+        try:
+            who = pwd.getpwuid(owner.st_uid).pw_name
+        except KeyError:
+            who = str(owner.st_uid)
+        raise StoreError(
+            f"The store belongs to {who!r}", path=path, remedy=f"run as {who!r} or root"
+        )
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
 
 
 def check_time_zone(name: str) -> None:
@@ -388,11 +442,11 @@ def _whole_second(time: datetime.datetime) -> datetime.datetime:
     return time.replace(microsecond=0)
 
 
-def _has_points(path: bytes) -> bool:
-    """Whether there is something in points/, which an `init` that broke off leaves empty."""
+def _has_names(path: bytes, name: bytes) -> bool:
+    """Whether there is anything in a directory of another one."""
     try:
-        return bool(os.listdir(os.path.join(path, b"points")))
-    except FileNotFoundError:
+        return bool(os.listdir(os.path.join(path, name)))
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

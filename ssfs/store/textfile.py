@@ -12,6 +12,7 @@ from ssfs.errors import CorruptStore, StoreError
 from ssfs.fsio.disk import read_file, replace_file
 
 FORMAT = 1
+_SEAL = b'checksum = "'
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -23,7 +24,7 @@ class _Versioned(msgspec.Struct):
 
 
 def read_text_file(name: bytes, kind: type[T], *, directory: bytes, dir_fd: int | None = None) -> T:
-    """Read and validate `name` of a directory.
+    """Read and validate `name` of a directory; where it begins with a checksum, that too.
 
     Raises:
         FileNotFoundError: It is not there.
@@ -42,6 +43,8 @@ def read_text_file(name: bytes, kind: type[T], *, directory: bytes, dir_fd: int 
 
 def parse_text(content: bytes, kind: type[T], path: bytes) -> T:
     """Parse the content of a text file; raises as `read_text_file`."""
+    if content.startswith(_SEAL):
+        content = unseal(content, path)
     try:
         if msgspec.toml.decode(content, type=_Versioned).format > FORMAT:
             raise StoreError(
@@ -52,9 +55,38 @@ def parse_text(content: bytes, kind: type[T], path: bytes) -> T:
         raise CorruptStore(f"Damaged or not ours ({error})", path=path) from error
 
 
-def write_text_file(name: bytes, value: msgspec.Struct, *, dir_fd: int) -> None:
-    """Replace `name` by the value, durably."""
-    replace_file(name, encode_text(value), dir_fd=dir_fd)
+def fault_of_text(name: bytes, kind: type[T], *, directory: bytes) -> str:
+    """What is wrong with a text file: "" if a reader finds it as it was written.
+
+    More is asked than of a reader: a word that is none of ours may be one of ours with a flipped bit.
+    """
+    path = os.path.join(directory, name)
+    try:
+        read_text_file(name, kind, directory=directory)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            content = os.pread(fd, 1 << 20, 0)
+        finally:
+            os.close(fd)
+        words = set(msgspec.toml.decode(content, type=dict[str, object]))
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+    except StoreError as error:
+        return error.problem[:1].lower() + error.problem[1:]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return f"damaged ({error})"
+    unknown = sorted(words - {"checksum", *(field.name for field in msgspec.structs.fields(kind))})
+    return f"holds {unknown[0]!r}, which means nothing" if unknown else ""
+
+
+def write_text_file(
+    name: bytes, value: msgspec.Struct, *, dir_fd: int, is_sealed: bool = False
+) -> None:
+    """Replace `name` by the value, durably; sealed is what nobody edits by hand."""
+    content = encode_text(value)
+    replace_file(name, seal(content) if is_sealed else content, dir_fd=dir_fd)
 
 
 def encode_text(value: msgspec.Struct) -> bytes:

@@ -10,10 +10,11 @@ import os
 import msgspec
 
 from ssfs.errors import CorruptStore, StoreLocked
-from ssfs.fsio.disk import fsync, open_directory, read_file, store_errors
+from ssfs.fsio.disk import digest_content, fsync, open_directory, open_fd, read_file, store_errors
 from ssfs.fsio.lock import FileLock
 from ssfs.model.version import VersionId, VersionRecord, parse_version_id
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.damage import Damage, read_damage
 from ssfs.store.textfile import encode_text, parse_text, seal, unseal, write_text_file
 
 
@@ -53,6 +54,24 @@ class Version:
         except CorruptStore:
             return False
         return True
+
+    def damage(self) -> Damage:
+        """What is known to be damaged in it."""
+        return read_damage(self.path)
+
+    def check_catalog_file(self) -> None:
+        """Compare the catalog, byte by byte, with what was committed, as far as that is recorded.
+
+        Raises:
+            CorruptStore: It is another one, or the record cannot be read.
+            OSError: It cannot be read.
+        """
+        recorded = self.record().catalog_file
+        path = os.path.join(self.path, b"catalog.db")
+        if recorded:
+            with open_fd(path, os.O_RDONLY | os.O_NOFOLLOW) as fd:
+                if digest_content(fd).hex() != recorded:
+                    raise CorruptStore("The catalog is not what was committed", path=path)
 
     def is_pinned(self) -> bool:
         """Whether somebody holds it."""

@@ -69,12 +69,16 @@ def test_damaged_store_file(store: Path, text: str):
 def test_damaged_point_and_task_files(history: Path):
     point = history / "points" / "main" / "point.toml"
     task = history / "points" / "main" / "tasks" / "task" / "task.toml"
-    for path in (task, point):
-        content = path.read_bytes()
-        path.write_bytes(b"garbage")
-        for command in ("points", "versions", "expire"):
-            assert path.name in run(command, history, expect=6).error
-        path.write_bytes(content)
+    content = task.read_bytes()
+    task.write_bytes(b"garbage")
+    for command in ("points", "versions", "expire"):
+        assert task.name in run(command, history, expect=6).error
+    task.write_bytes(content)
+    point.write_bytes(b"garbage")
+    # Nothing of its versions is lost, so they can be had, and all of them stay.
+    assert "Everything is kept" in ssfs("versions", history)
+    assert "Expired 0 versions" in ssfs("expire", history)
+    assert point.name in run("point", history, "--days", "3", expect=6).error
 
 
 def test_what_a_crash_leaves_of_a_new_point_disturbs_nobody(history: Path):

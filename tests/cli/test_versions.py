@@ -11,7 +11,7 @@ from tests.fakes.syncs import Backup
 
 VERSION_KEYS = [
     *("version", "mount_name", "started", "seconds", "entries", "bytes", "new_bytes"),
-    *("problems", "pinned", "keep", "shrunk"),
+    *("problems", "pinned", "keep", "damaged", "shrunk"),
 ]
 
 
@@ -30,6 +30,7 @@ def test_json_has_exactly_the_documented_keys(read_only_history: Path):
         "problems": 0,
         "pinned": False,
         "keep": ["day 2024-01-01"],
+        "damaged": 0,
         "shrunk": None,
     }
     assert [line["mount_name"] for line in listed[-2:]] == ["2024-02-29_020000", "2024-02-29"]
@@ -73,6 +74,7 @@ def test_damaged_version_is_listed_and_exit_3(history: Path):
         "started": "2024-02-29T14:30:00Z",
         "pinned": False,
         "keep": ["damaged"],
+        "damaged": 0,
     }
     assert listed[-2]["mount_name"] == "2024-02-29"
 

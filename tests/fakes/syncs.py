@@ -56,8 +56,13 @@ class Backup:
     def __init__(self, path: Path, policy: Policy = KEEP_ALL, clock: Clock | None = None):
         self.clock = clock or SystemClock()
         self.path = path
-        self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
+        if path.exists() and (path / "store.toml").exists():
+            self.store = Store.open(os.fsencode(path))
+        else:
+            self.store = Store.create(os.fsencode(path), policy, "UTC", self.clock)
         self.errors: list[BaseException] = []
+        # What the task remembers of a source, if not its path.
+        self.identity = ""
 
     def sync(
         self,
@@ -80,7 +85,7 @@ class Backup:
             point="main",
             task=task,
             client="client",
-            source_identity=str(source),
+            source_identity=self.identity or str(source),
             exclude=more.pop("exclude", ExcludeOptions(patterns=patterns, caches=caches)),
             dry_run=dry_run,
             **more,

@@ -45,9 +45,9 @@ from ssfs.protocol.requests import (
 ID = "000042-2024-05-01T020000Z"
 TIME = datetime.datetime(2024, 5, 1, 2, tzinfo=datetime.UTC)
 VERSION = VersionLine(
-    ID, "2024-05-01", TIME, 1.5, 3, 2000, 1000, 0, False, ("newest",), Shrink(20, 3)
+    ID, "2024-05-01", TIME, 1.5, 3, 2000, 1000, 0, False, ("newest",), 0, Shrink(20, 3)
 )
-DAMAGED = VersionLine(ID, None, TIME, None, None, None, None, None, True, ("damaged",), None)
+DAMAGED = VersionLine(ID, None, TIME, None, None, None, None, None, True, ("damaged",), None, None)
 TASK = TaskLine("docs", "nas1", "/srv/docs", 1, ID, "2024-05-01", TIME)
 
 ONE_OF_EACH: list[tuple[AnyRequest, dict[str, object], Answer]] = [

@@ -12,7 +12,7 @@ from ssfs.store import clone
 from ssfs.store import staging as staging_parts
 from ssfs.store.partials import Origin
 from ssfs.store.staging import Staging
-from ssfs.store.textfile import FORMAT
+from ssfs.store.textfile import FORMAT, seal
 from ssfs.store.trash import empty_trash, move_to_trash
 from tests.fakes.trees import tree_inodes, verify_version
 from tests.store.stagings import (
@@ -545,7 +545,10 @@ def test_staging_of_a_newer_ssfs_is_left_alone(task, base):
     with begin(task):
         pass
     record = Path(os.fsdecode(task.path)) / "staging" / "staging.toml"
-    record.write_text(record.read_text().replace(f"format = {FORMAT}", f"format = {FORMAT + 1}"))
+    _, _, content = record.read_bytes().partition(b"\n")
+    record.write_bytes(
+        seal(content.replace(b"format = %d" % FORMAT, b"format = %d" % (FORMAT + 1)))
+    )
     with pytest.raises(StoreError, match="newer"):
         Staging(task, base)
     assert record.exists()

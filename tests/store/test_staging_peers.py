@@ -139,9 +139,9 @@ def test_catalog_copy_of_the_base_is_on_disk_before_the_record(task, base, monke
         order.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
         real_fsync(fd)
 
-    def write(name, value, *, dir_fd):
+    def write(name, value, **how):
         order.append(name.decode())
-        real_write(name, value, dir_fd=dir_fd)
+        real_write(name, value, **how)
 
     monkeypatch.setattr(staging_parts, "fsync", fsync)
     monkeypatch.setattr(staging_parts, "write_text_file", write)

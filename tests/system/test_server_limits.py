@@ -129,7 +129,7 @@ def test_a_session_takes_no_more_memory_than_we_say(tmp_path):
             source = tmp_path / machine.name / "source"
             source.mkdir()
             with open(source / "large", "wb") as file:
-                file.truncate(_BASIS_BYTES)
+                file.write(bytes(_BASIS_BYTES))
             sources.append(source)
             sync_through(machine, server.port, source, machine.name)
         idle = _peak_bytes(server.process.pid)

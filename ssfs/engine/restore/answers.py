@@ -41,6 +41,7 @@ from ssfs.protocol.messages import (
 )
 from ssfs.source.reading import read_stream
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.damage import NO_DAMAGE, Damage
 from ssfs.store.tree import Tree
 
 _READ_BYTES = 512 << 10
@@ -71,7 +72,12 @@ class Answers:
     """
 
     def __init__(
-        self, channel: Channel, catalog: CatalogReader, tree: Tree, wanted: dict[bytes, Entry]
+        self,
+        channel: Channel,
+        catalog: CatalogReader,
+        tree: Tree,
+        wanted: dict[bytes, Entry],
+        damage: Damage = NO_DAMAGE,
     ) -> None:
         """Answer for the files that `ssfs.engine.restore.wanted.find_wanted` found, or for all."""
         self.files = 0
@@ -79,6 +85,8 @@ class Answers:
         self._channel = channel
         self._catalog = catalog
         self._tree = tree
+        self._damaged = damage.ids
+        self._is_doubtful = bool(damage.whole)
         self._tops = {entry.id for entry in wanted.values()} or {ROOT_ID}
         self._is_below: dict[int, bool] = {}
         self._requests = Requests()
@@ -185,6 +193,8 @@ class Answers:
         return bool(files) or problem is not None
 
     def _open(self, entry: Entry) -> int:
+        if self._is_doubtful or entry.id in self._damaged:
+            raise _Unreadable(DAMAGED)
         try:
             return open_content(self._tree, entry)
         except OSError as error:

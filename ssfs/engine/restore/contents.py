@@ -12,6 +12,7 @@ from ssfs.fsio.disk import COPY_BYTES, write_all
 from ssfs.fsio.sparse import read_at, write_at
 from ssfs.model.entry import Entry
 from ssfs.model.layout import ContentHasher, Layout
+from ssfs.store.damage import NO_DAMAGE, Damage
 from ssfs.store.tree import Tree
 
 DAMAGED = "its content in the store is damaged"
@@ -54,11 +55,10 @@ class Copy:
         self._progress(len(content))
 
     def is_of(self, entry: Entry) -> bool:
-        """Whether what was written is this entry's content; then the file is as long as it has to be."""
-        is_right = self._hasher.digest() == entry.digest
-        if is_right and self.layout.is_sparse:
+        """Whether what was written is this entry's content; the file is as long as it has to be then."""
+        if self.layout.is_sparse:
             os.ftruncate(self._fd, entry.size)
-        return is_right
+        return self._hasher.digest() == entry.digest
 
 
 class Basis(NamedTuple):
@@ -74,10 +74,12 @@ class Outcome(NamedTuple):
     Attributes:
         problem: What is wrong with it in the store; "" if all of it was written and is right.
         comes_again: Nothing usable came, but it was asked for once more, behind all others.
+        is_as_it_is: It was written all the same, as it is.
     """
 
     problem: str = ""
     comes_again: bool = False
+    is_as_it_is: bool = False
 
 
 class Contents(Protocol):
@@ -127,9 +129,12 @@ class TreeContents:
 
     wants_bases = False
 
-    def __init__(self, tree: Tree) -> None:
-        """Read from `tree`, which stays the caller's."""
+    def __init__(self, tree: Tree, damage: Damage = NO_DAMAGE, *, damaged_ok: bool = False) -> None:
+        """Read from `tree`, which stays the caller's; what is damaged only if that is `damaged_ok`."""
         self._tree = tree
+        self._damaged_ok = damaged_ok
+        self._ids = frozenset() if damaged_ok else damage.ids
+        self._is_doubtful = bool(damage.whole) and not damaged_ok
 
     def has_credit(self, _basis_bytes: int) -> bool:
         """Without end."""
@@ -151,6 +156,8 @@ class TreeContents:
 
     def take(self, entry: Entry, copy: Copy) -> Outcome:
         """Copy the content of a data file, if it is the right one."""
+        if self._is_doubtful or entry.id in self._ids:
+            return Outcome(DAMAGED)
         try:
             fd = open_content(self._tree, entry)
         except OSError as error:
@@ -158,7 +165,8 @@ class TreeContents:
         except CorruptStore as error:
             return Outcome(cannot_be_found(error))
         try:
-            if copy.layout.is_sparse and os.fstat(fd).st_size != entry.size:
+            is_long = os.fstat(fd).st_size == entry.size
+            if copy.layout.is_sparse and not is_long and not self._damaged_ok:
                 return Outcome(DAMAGED)
             buffer = memoryview(bytearray(min(COPY_BYTES, copy.layout.data_bytes)))
             while buffer:
@@ -169,7 +177,9 @@ class TreeContents:
                 if not count:
                     break
                 copy.write(buffer[:count])
-            return Outcome() if copy.is_of(entry) else Outcome(DAMAGED)
+            if copy.is_of(entry):
+                return Outcome()
+            return Outcome(DAMAGED, is_as_it_is=self._damaged_ok)
         finally:
             os.close(fd)
 

@@ -10,12 +10,19 @@ from ssfs.engine.restore.wanted import find_wanted
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import open_directory, raise_descriptor_limit, store_errors
 from ssfs.monitor import Monitor
+from ssfs.store.damage import Damage
 from ssfs.store.tree import Tree
 from ssfs.store.version import Version
 
 
 def restore_version(
-    version: Version, paths: tuple[bytes, ...], target: bytes, monitor: Monitor, clock: Clock
+    version: Version,
+    paths: tuple[bytes, ...],
+    target: bytes,
+    monitor: Monitor,
+    clock: Clock,
+    *,
+    damaged_ok: bool = False,
 ) -> RestoreResult:
     """Copy a version's content into the directory `target`.
 
@@ -26,6 +33,7 @@ def restore_version(
         target: Made if it does not exist; merged with what it holds.
         monitor: Hears of progress and problems.
         clock: For the duration, and for access times, which no catalog has.
+        damaged_ok: Restore what is damaged as it is; it is a problem of the result all the same.
 
     Raises:
         ConfigError: A path is not in the version, two have the same name, or the target cannot
@@ -36,13 +44,30 @@ def restore_version(
     with contextlib.ExitStack() as stack:
         with store_errors(version.path):
             stack.enter_context(version.share())
+            damage = version.damage()
+            check_usable(version, damage, damaged_ok=damaged_ok)
             catalog = stack.enter_context(version.catalog())
             tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
         stack.callback(tree.close)
+        contents = TreeContents(tree, damage, damaged_ok=damaged_ok)
         wanted = find_wanted(catalog, paths)
         if not wanted:
             _expect(version, monitor)
-        return restore_into(target, wanted, catalog, TreeContents(tree), monitor, clock)
+        return restore_into(target, wanted, catalog, contents, monitor, clock)
+
+
+def check_usable(version: Version, damage: Damage, *, damaged_ok: bool = False) -> None:
+    """Refuse a version whose catalog is known to be damaged: its rows may say anything.
+
+    Raises:
+        CorruptStore: It is.
+    """
+    if damage.catalog and not damaged_ok:
+        raise CorruptStore(
+            f"The catalog of version {version.id} is damaged: {damage.catalog}",
+            path=version.path,
+            remedy="choose another version; --damaged-ok restores what it says all the same",
+        )
 
 
 def _expect(version: Version, monitor: Monitor) -> None:

@@ -6,6 +6,7 @@ import os
 import msgspec
 
 from ssfs.engine.restore.answers import Answers
+from ssfs.engine.restore.local import check_usable
 from ssfs.engine.restore.wanted import find_wanted, wanted_rows
 from ssfs.engine.rows import send_rows
 from ssfs.engine.selection import choose_version, mount_name_of
@@ -60,13 +61,17 @@ def serve_restore(channel: Channel, store: Store, peer: Peer, request: Fetch) ->
         stack.enter_context(store_errors(store.path))
         version = choose_version(task, request.version)
         stack.enter_context(version.share())
+        damage = version.damage()
+        check_usable(version, damage)
         catalog = stack.enter_context(version.catalog())
         tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
         stack.callback(tree.close)
         wanted = find_wanted(catalog, request.paths)
         channel.send(_fetched(task, version, is_whole=not wanted))
         send_rows(channel, catalog, wanted_rows(catalog, wanted))
-        answers = stack.enter_context(contextlib.closing(Answers(channel, catalog, tree, wanted)))
+        answers = stack.enter_context(
+            contextlib.closing(Answers(channel, catalog, tree, wanted, damage))
+        )
         answers.run()
     return RestoreServed(task.label, str(version.id), answers.files, answers.size_bytes)
 

@@ -1,13 +1,14 @@
 """Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.xattrs import decode_set
+from ssfs.store.catalog.digest import digest_bytes, rows_digest
 from ssfs.store.catalog.links import LINK_GROUPS, LinkGroups
 from ssfs.store.catalog.schema import READ_ERRORS, SELECT_ENTRY, check_version, connect
 
@@ -16,7 +17,12 @@ _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
 _BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
 _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
 _BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND size >= 4096 LIMIT 1"
-
+_CONTENTS = "SELECT size, digest, id FROM entry WHERE kind = 1"
+_DIGESTED = (
+    SELECT_ENTRY,
+    "SELECT kind, number, name FROM principal",
+    "SELECT digest, pairs FROM xattr_set",
+)
 
 _MAX_DEPTH = 1 << 20
 """A path of more names than this goes in a circle."""
@@ -131,6 +137,19 @@ class CatalogReader:
             entry = self.child(entry.id, name) if entry.kind == Kind.DIRECTORY else None
         return entry
 
+    def files_with(self, contents: Container[tuple[int, bytes]]) -> Iterator[Entry]:
+        """The files with one of these contents (size, digest); one pass over all rows."""
+        # The columns first, so that a row is made of few.
+        for size, digest, entry_id in self._plain_rows(_CONTENTS):
+            if (size, digest) in contents and (entry := self.entry(entry_id)) is not None:
+                yield entry
+
+    def _plain_rows(self, query: str) -> Iterator[tuple[int, bytes, int]]:
+        try:
+            yield from self._database.execute(query)
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
     def principals(self) -> list[Principal]:
         """What the source called its users and groups."""
         try:
@@ -181,6 +200,13 @@ class CatalogReader:
         """The store's number of the inode that holds the entry's data; 0 if unknown."""
         return self._value(int, "SELECT content FROM entry WHERE id = ?", (entry_id,)) or 0
 
+    def numbers(self, query: str) -> Iterator[tuple[int, int, int, int]]:
+        """The rows of a query for four numbers."""
+        try:
+            yield from self._database.execute(query)
+        except READ_ERRORS as error:
+            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+
     def number(self, key: str) -> int:
         """A counter of the `meta` table; 0 if it was never set."""
         return self._value(int, "SELECT value FROM meta WHERE key = ?", (key,)) or 0
@@ -189,6 +215,39 @@ class CatalogReader:
         """The logical digest as last recorded: 32 bytes."""
         query = "SELECT value FROM meta WHERE key = ?"
         return self._value(bytes, query, ("logical_digest",)) or bytes(32)
+
+    def fault(self) -> str:
+        """What is wrong with it: "" if SQLite finds it whole and its logical digest is that of its rows.
+
+        Reads all of it; for a catalog in which nothing waits to be written.
+        """
+        try:
+            ((found,),) = self._database.execute("PRAGMA integrity_check(1)").fetchall()
+            if found != "ok":
+                return f"SQLite finds it damaged ({str(found).splitlines()[0]})"
+            if self.recomputed_digest() != self.logical_digest():
+                return "its rows are not those that were written"
+        except READ_ERRORS as error:
+            return f"it cannot be read ({error})"
+        except CorruptStore as error:
+            return error.problem
+        return ""
+
+    def recomputed_digest(self) -> bytes:
+        """The logical digest that its rows have.
+
+        Raises:
+            CorruptStore: They cannot be read.
+        """
+        total = 0
+        for query in _DIGESTED:
+            try:
+                rows = self._database.execute(query)
+                while batch := rows.fetchmany(1000):
+                    total += rows_digest(batch)
+            except (*READ_ERRORS, TypeError) as error:
+                raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
+        return digest_bytes(total)
 
     def close(self) -> None:
         """Close it."""

@@ -1,0 +1,206 @@
+"""`ssfs verify`: read what lies in a store and hold it against its digests."""
+
+import re
+
+import click
+
+from ssfs.cli.exit_codes import ExitCode
+from ssfs.cli.location import DEFAULT_POINT, LocalPlace, local_place, parse_location
+from ssfs.cli.options import (
+    PATH,
+    examples,
+    json_option,
+    location_argument,
+    quiet_option,
+    verbose_option,
+)
+from ssfs.cli.output import bytes_text, complain, counted, emit, emit_json, seconds_text
+from ssfs.cli.progress import open_progress
+from ssfs.clock import Clock, SystemClock
+from ssfs.engine.selection import choose_task, choose_version
+from ssfs.engine.verify import (
+    Damaged,
+    Verification,
+    VerifyOptions,
+    VerifyReport,
+    heal_from,
+    versions_of,
+)
+from ssfs.errors import ConfigError, StoreError
+from ssfs.fsio.disk import raise_descriptor_limit
+from ssfs.fsio.priority import lower_priority
+from ssfs.model.peer import LOCAL
+from ssfs.store.store import Store, Task
+
+_MAX_LISTED = 20
+_MAX_NAMED_VERSIONS = 3
+_ELSEWHERE = "`ssfs verify` runs on the store's own machine"
+_SAMPLE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
+_AGE = re.compile(r"(\d{1,6})([hdw])")
+_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@click.command(
+    epilog=examples(
+        "ssfs verify /srv/store",
+        "ssfs verify /srv/store --sample 10% --older-than 30d",
+        "ssfs verify /srv/store::main/nas1-home latest --from /mnt/second/store",
+    )
+)
+@location_argument
+@click.argument("version", nargs=-1)
+@click.option(
+    "--sample",
+    metavar="PERCENT",
+    help="Read a part of the files, at random: 10%. All unless given.",
+)
+@click.option(
+    "--older-than",
+    metavar="AGE",
+    help="Leave out files that were verified within AGE: 12h, 30d, 8w.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=PATH,
+    metavar="LOCATION",
+    help="Heal what is damaged from another store of this machine that has the same content.",
+)
+@json_option
+@quiet_option
+@verbose_option
+def verify(
+    *,
+    location: bytes,
+    version: tuple[str, ...],
+    sample: str | None,
+    older_than: str | None,
+    source: bytes | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> ExitCode:
+    """Read a whole store, a sync point or a task, or each VERSION of a task, and say what is damaged.
+
+    Every file is read and compared with its digest, once, however many versions share it; catalogs and trees are
+    compared both ways. It runs at low priority, while backups go on. Broken off, it goes on
+    where it was when it is run again within a week.
+
+    What is damaged is written down: `ssfs versions` shows it, mounts and restores refuse it, and the
+    next sync of a client that still has the content heals it in all versions.
+
+    With --json: one object with the keys versions, files, bytes, seconds, resumed, recorded, damaged (list
+    of {task, path, problem, versions (ids), healed (in how many of them)}).
+
+    Exit codes: 0 nothing is damaged (any more); 2 no such task or VERSION, or the store is on another machine; 6 something
+    is damaged (listed), or there is no store, or it cannot be read.
+    """
+    clock = SystemClock()
+    options = VerifyOptions(_parse_sample(sample), _parse_age(older_than))
+    place = local_place(parse_location(location), _ELSEWHERE)
+    second = None if source is None else local_place(parse_location(source), _ELSEWHERE)
+    store = Store.open(place.store)
+    records = _owns(store)
+    lower_priority()
+    raise_descriptor_limit()
+    with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
+        run = Verification(store, options, monitor, clock, records=records)
+        tasks = _run(run, store, place, version, clock)
+        if second is not None:
+            if not records:
+                store.become_owner()
+            monitor.phase("healing")
+            other = Store.open(second.store)
+            heal_from(run.report, tasks, versions_of(other, second.point, second.task))
+    if as_json:
+        emit_json(run.report)
+    else:
+        if not quiet:
+            _show(run.report)
+        complain_of_damage(run.report.damaged, listed_all=verbose)
+    return ExitCode.STORE if run.report.left else ExitCode.DONE
+
+
+def _run(
+    run: Verification,
+    store: Store,
+    place: LocalPlace,
+    version: tuple[str, ...],
+    clock: Clock,
+) -> list[Task]:
+    """Verify what is meant; the tasks that it was about."""
+    started_s = clock.monotonic_s()
+    try:
+        if version or place.task:
+            task = choose_task(store, LOCAL, place.point or DEFAULT_POINT, place.task or "")
+            chosen = {one.id: one for one in (choose_version(task, text) for text in version)}
+            run.run_task(task, sorted(chosen.values(), key=lambda one: one.id) if version else None)
+            return [task]
+        return run.run_store(place.point or "")
+    finally:
+        run.report.seconds = round(clock.monotonic_s() - started_s, 3)
+
+
+def _owns(store: Store) -> bool:
+    """Whether damage can be written down by this process, which then belongs to the store's owner."""
+    try:
+        store.become_owner()
+    except StoreError as error:
+        complain(f"{error.problem}: what is found is not written down")
+        return False
+    return True
+
+
+def _parse_sample(text: str | None) -> float:
+    if text is None:
+        return 1.0
+    match = _SAMPLE.fullmatch(text)
+    if match is None or not 0 < float(match[1]) <= 100:
+        raise ConfigError(f"{text!r} is no part of the files", remedy="write --sample 10%")
+    return float(match[1]) / 100
+
+
+def _parse_age(text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"{text!r} is no age", remedy="write --older-than 30d, 12h or 8w")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def _show(report: VerifyReport) -> None:
+    emit(
+        f"Verified {counted(report.versions, 'version')}: read {counted(report.files, 'file')}, "
+        f"{bytes_text(report.bytes)}, in {seconds_text(report.seconds)}"
+    )
+    if report.resumed:
+        emit("  what a run that had broken off has read was not read again")
+    healed = sum(item.healed > 0 for item in report.damaged)
+    if healed:
+        emit(f"  healed {counted(healed, 'damaged path')}")
+    emit("Something is damaged:" if report.left else "Nothing is damaged")
+
+
+def complain_of_damage(damaged: list[Damaged], *, listed_all: bool) -> None:
+    """Name what is damaged, or was, on stderr."""
+    shown = damaged if listed_all else damaged[:_MAX_LISTED]
+    for item in shown:
+        complain(damage_text(item))
+    if len(damaged) > len(shown):
+        complain(f"... and {counted(len(damaged) - len(shown), 'more')} (-v or --json lists all)")
+
+
+def damage_text(item: Damaged) -> str:
+    """Something damaged in one line."""
+    text = f"{item.path}: {item.problem}"
+    if item.task:
+        text = f"{item.task}: {text}"
+    if item.versions:
+        many = len(item.versions) > _MAX_NAMED_VERSIONS
+        named = f"{item.versions[-1]} to {item.versions[0]}" if many else ", ".join(item.versions)
+        text += f" (in {counted(len(item.versions), 'version')}: {named})"
+    if item.healed:
+        is_all = item.healed >= max(len(item.versions), 1)
+        text += ", healed" if is_all else f", healed in {item.healed}"
+    return text

@@ -1,0 +1,79 @@
+"""The data files of a tree, read to see whether they are what their rows say: their data by its digest, their holes by what is not there."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+from ssfs.fsio.disk import COPY_BYTES, forget_cached
+from ssfs.fsio.sparse import is_empty_in_holes, read_at
+from ssfs.model.entry import Entry
+from ssfs.model.layout import ContentHasher, Layout
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def open_stored(name: bytes, dir_fd: int) -> int:
+    """A descriptor of a data file; its access time stays as it is. The caller closes it.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    try:
+        return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(name, _FLAGS, dir_fd=dir_fd)
+
+
+def digest_stored(
+    fd: int, layout: Layout, take: Callable[[memoryview, int], object] | None = None
+) -> bytes:
+    """The digest of a data file, as a row of this layout would have it.
+
+    Args:
+        fd: The open file; its position does not matter.
+        layout: Where it has data.
+        take: Is given the stream, piece by piece, and where in the stream each belongs.
+
+    Raises:
+        OSError: It cannot be read, or `take` raises that.
+    """
+    hasher = ContentHasher(layout)
+    view = memoryview(bytearray(min(COPY_BYTES, layout.data_bytes)))
+    position = 0
+    while view and (count := read_at(fd, layout, view, position)):
+        hasher.update(view[:count])
+        if take is not None:
+            take(view[:count], position)
+        position += count
+    return hasher.digest()
+
+
+def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | None = None) -> str:
+    """What is wrong with an open data file: "" if it is what its row says.
+
+    It is read from the disk where the kernel lets us, and leaves nothing behind in its cache.
+
+    Raises:
+        OSError: `take` raises it; what the disk says is a fault.
+        ValueError: The row describes no file.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size != entry.size:
+        return f"{status.st_size:,} bytes long instead of {entry.size:,}"
+    layout = Layout.of(entry.size, entry.holes)
+    forget_cached(fd)
+    try:
+        if digest_stored(fd, layout, take) != entry.digest:
+            return "its content has changed"
+        if layout.is_sparse and not is_empty_in_holes(fd, layout):
+            return "there is something in its holes"
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EINTR):
+            raise
+        return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+    finally:
+        forget_cached(fd)
+    return ""

@@ -1,0 +1,124 @@
+"""Which data files of a task were verified when: verify.db of the task (FORMAT.md, "Verify").
+
+A file is known by its inode number and its digest, so that each is read once, however many versions link it, and a run
+that broke off goes on where it was. All of it can be lost: then more is read.
+"""
+
+import contextlib
+import os
+import sqlite3
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS verified (ino INTEGER PRIMARY KEY, digest BLOB NOT NULL, at INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS run (started INTEGER NOT NULL);
+"""
+_COMMIT_EVERY = 2000
+_DIGEST_BYTES = 16
+"""Of the digest, enough to tell whether an inode number has come to mean another file."""
+_US = 1_000_000
+RESUME_S = 7 * 24 * 3600
+"""A run that broke off is gone on with for so long; older ones are begun anew."""
+
+
+class VerifiedFiles:
+    """What was verified; `close` keeps it.
+
+    Attributes:
+        since: What was verified since then counts (microseconds since 1970).
+        is_resumed: Whether an earlier run is gone on with.
+    """
+
+    def __init__(self, task_path: bytes | None) -> None:
+        """Open that of a task, or (None) one that nobody will see again."""
+        self.since = 0
+        self.is_resumed = False
+        self._database = _open(task_path)
+        self._pending = 0
+        self._now = 0
+
+    def begin(self, now: int, older_than_s: int | None, *, is_whole: bool) -> None:
+        """Begin a run.
+
+        Args:
+            now: Microseconds since 1970.
+            older_than_s: What was verified within so many seconds counts; None: in this run only.
+            is_whole: Whether it goes through all of the task: then it is resumed if it breaks off.
+        """
+        ((last,),) = self._database.execute("SELECT coalesce(max(at), 0) FROM verified")
+        # Two runs must not be one, whatever the clock says.
+        now = self._now = max(now, last + 1)
+        self.since = now if older_than_s is None else now - older_than_s * _US
+        if older_than_s is None and is_whole:
+            row = self._database.execute("SELECT max(started) FROM run").fetchone()
+            if row[0] is not None and now - RESUME_S * _US <= row[0] <= now:
+                self.since, self.is_resumed = int(row[0]), True
+            else:
+                self._database.execute("DELETE FROM run")
+                self._database.execute("INSERT INTO run VALUES (?)", (now,))
+        self.save()
+
+    def has(self, ino: int, digest: bytes) -> bool:
+        """Whether a file counts as verified."""
+        query = "SELECT digest, at FROM verified WHERE ino = ?"
+        row = self._database.execute(query, (_signed(ino),)).fetchone()
+        return row is not None and row[0] == digest[:_DIGEST_BYTES] and row[1] >= self.since
+
+    def add(self, ino: int, digest: bytes) -> None:
+        """A file was read and is right."""
+        values = (_signed(ino), digest[:_DIGEST_BYTES], self._now)
+        self._database.execute("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", values)
+        self._pending += 1
+        if self._pending >= _COMMIT_EVERY:
+            self.save()
+
+    def remove(self, ino: int) -> None:
+        """A file is not right any more."""
+        self._database.execute("DELETE FROM verified WHERE ino = ?", (_signed(ino),))
+
+    def finish(self) -> None:
+        """The run went through all of the task: what it has not met is not there any more."""
+        self._database.execute("DELETE FROM verified WHERE at < ?", (self.since,))
+        self._database.execute("DELETE FROM run")
+        self.save()
+
+    def save(self) -> None:
+        """Keep what was found so far."""
+        self._database.commit()
+        self._pending = 0
+
+    def close(self) -> None:
+        """Keep what was found, and close it."""
+        with contextlib.suppress(sqlite3.Error):
+            self.save()
+        self._database.close()
+
+
+def _open(task_path: bytes | None) -> sqlite3.Connection:
+    if task_path is None:
+        return _connect("")
+    path = os.fsdecode(os.path.join(task_path, b"verify.db"))
+    try:
+        return _connect(path)
+    except sqlite3.DatabaseError:
+        # Damaged, or what somebody else has put there: it can be found out again.
+        for name in (path, path + "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+        return _connect(path)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    database = sqlite3.connect(path)
+    try:
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.executescript(_SCHEMA)
+        database.execute("SELECT ino, digest, at FROM verified LIMIT 1").fetchone()
+        database.execute("SELECT started FROM run LIMIT 1").fetchone()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _signed(ino: int) -> int:
+    return ino - (1 << 64) if ino >= 1 << 63 else ino

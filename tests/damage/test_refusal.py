@@ -1,0 +1,134 @@
+"""What is known to be damaged is not given out unless somebody insists."""
+
+import errno
+import os
+
+import pytest
+
+from ssfs.protocol.messages import Fetch
+from tests.cli.support import run, ssfs_json
+from tests.damage.damages import delete, flip, truncate, verify
+from tests.fakes.restores import RestoreServer
+from tests.mount.mounts import errno_of, mounted
+
+
+@pytest.fixture
+def damaged_history(history):
+    """`large` has a flipped bit in all versions, `grows` of the second one is cut; both are known."""
+    flip(history.stored(1, "large"))
+    truncate(history.stored(2, "grows"))
+    verify(history.backup.path)
+    return history
+
+
+@pytest.mark.needs_fuse
+def test_mount_refuses_damaged_files_and_no_others(damaged_history, tmp_path):
+    history = damaged_history
+    mountpoint = tmp_path / "mnt"
+    with mounted(history.backup.task(), mountpoint):
+        names = [version.record().name for version in history.versions]
+        for name in names:
+            assert errno_of((mountpoint / name / "large").read_bytes) == errno.EIO
+            assert (mountpoint / name / "kept").read_bytes() == b"kept" * 2000
+        assert errno_of((mountpoint / names[1] / "grows").read_bytes) == errno.EIO
+        assert (mountpoint / names[2] / "grows").read_bytes() == b"g" * 5002
+        # Healed under the mount's eyes.
+        history.sync()
+        assert (mountpoint / names[0] / "large").read_bytes() == (
+            history.source / "large"
+        ).read_bytes()
+
+
+@pytest.mark.needs_fuse
+def test_damage_found_while_mounted_is_refused_and_damaged_ok_lets_it_through(history, tmp_path):
+    mountpoint = tmp_path / "mnt"
+    name = history.versions[0].record().name
+    right = (history.source / "large").read_bytes()
+    with mounted(history.backup.task(), mountpoint):
+        assert (mountpoint / name / "large").read_bytes() == right
+        flip(history.stored(1, "large"))
+        verify(history.backup.path)
+        assert errno_of((mountpoint / name / "large").read_bytes) == errno.EIO
+    with mounted(history.backup.task(), mountpoint, "damaged_ok"):
+        assert len((mountpoint / name / "large").read_bytes()) == len(right)
+
+
+@pytest.mark.needs_fuse
+def test_version_with_a_damaged_catalog_cannot_be_entered(history, tmp_path):
+    path = history.part(2, "catalog.db")
+    flip(path, path.read_bytes().rindex(b"inside"))
+    verify(history.backup.path)
+    mountpoint = tmp_path / "mnt"
+    names = [version.record().name for version in history.versions]
+    with mounted(history.backup.task(), mountpoint):
+        assert errno_of(lambda: os.listdir(mountpoint / names[1])) == errno.EIO
+        assert "large" in os.listdir(mountpoint / names[2])
+    with mounted(history.backup.task(), mountpoint, "damaged_ok"):
+        assert "large" in os.listdir(mountpoint / names[1])
+
+
+def test_restore_leaves_damaged_files_out(damaged_history, tmp_path):
+    history = damaged_history
+    out = tmp_path / "out"
+    report = ssfs_json("restore", history.backup.path, "2", "--to", out, expect=3)
+    assert sorted(item["path"] for item in report["problems"]) == ["grows", "large"]
+    assert not (out / "large").exists()
+    assert not (out / "grows").exists()
+    assert (out / "kept").read_bytes() == b"kept" * 2000
+
+
+def test_restore_of_what_is_known_to_be_damaged_does_not_read_it(damaged_history, tmp_path):
+    history = damaged_history
+    stored = history.stored(1, "large")
+    flip(stored)  # right again, but who knows that
+    report = ssfs_json("restore", history.backup.path, "1", "--to", tmp_path / "out", expect=3)
+    assert [item["path"] for item in report["problems"]] == ["large"]
+
+
+def test_restore_copies_damaged_files_if_told_to(damaged_history, tmp_path):
+    history = damaged_history
+    out = tmp_path / "out"
+    report = ssfs_json("restore", history.backup.path, "2", "--damaged-ok", "--to", out, expect=3)
+    assert sorted(item["path"] for item in report["problems"]) == ["grows", "large"]
+    assert all("as it is" in item["problem"] for item in report["problems"])
+    assert (out / "large").read_bytes() == history.stored(2, "large").read_bytes()
+    assert (out / "grows").read_bytes() == b"g" * 2500
+
+
+def test_restore_refuses_a_version_with_a_damaged_catalog(history, tmp_path):
+    path = history.part(2, "catalog.db")
+    flip(path, path.read_bytes().rindex(b"inside"))
+    verify(history.backup.path)
+    out = tmp_path / "out"
+    assert "--damaged-ok" in run("restore", history.backup.path, "2", "--to", out, expect=6).error
+    assert not out.exists()
+    run("restore", history.backup.path, "2", "--damaged-ok", "--to", out)
+    assert (out / "kept").exists()
+    ssfs_json("restore", history.backup.path, "3", "--to", tmp_path / "other")
+
+
+def test_restore_from_a_server_leaves_damaged_files_out(damaged_history, tmp_path):
+    server = RestoreServer(damaged_history.backup.path)
+    _, result = server.restore(Fetch("main", "task", "2", []), tmp_path / "out")
+    assert sorted(item.path for item in result.problems) == [b"grows", b"large"]
+
+
+def test_damaged_ok_is_for_the_stores_own_machine(tmp_path):
+    outcome = run("restore", "ssh://nas2/store", "1", "--damaged-ok", "--to", tmp_path, expect=2)
+    assert "own machine" in outcome.error
+
+
+def test_versions_shows_damage(damaged_history):
+    history = damaged_history
+    listed = ssfs_json("versions", history.backup.path, expect=3)
+    assert [line["damaged"] for line in listed] == [1, 2, 1]
+    outcome = run("versions", history.backup.path, expect=3)
+    assert "2 damaged" in outcome.out.splitlines()[2]
+    assert "3 versions with damage" in outcome.error
+    delete(history.part(3, "catalog.db"))
+    verify(history.backup.path)
+    assert ssfs_json("versions", history.backup.path, expect=3)[2]["damaged"] is None
+    history.sync()
+    assert [line["damaged"] for line in ssfs_json("versions", history.backup.path, expect=3)] == [
+        *(0, 1, None, 0)
+    ]
