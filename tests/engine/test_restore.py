@@ -13,7 +13,7 @@ import pytest
 from ssfs.clock import SystemClock
 from ssfs.engine.restore.local import restore_version
 from ssfs.engine.restore.restorer import RestoreResult
-from ssfs.errors import ConfigError, StoreFull
+from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
 from ssfs.store.version import Version
@@ -362,19 +362,6 @@ def test_unwritable_directory_is_a_problem_of_each_entry(
         subprocess.run(["chattr", "-i", out / "a"], check=False, capture_output=True)
     assert {problem.path for problem in result.problems} >= {b"a/b", b"a/file"}
     assert os.readlink(out / "link") == "a/file"
-
-
-def test_full_target_ends_the_run(
-    restore: Restore, backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def write_all(_fd: int, _content: bytes) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("ssfs.engine.restore.contents.write_all", write_all)
-    with pytest.raises(StoreFull, match="No space or no inodes left in the target"):
-        restore(backup.newest(), tmp_path / "out")
-    # A symlink holds no content.
-    assert {name for _, _, names in os.walk(tmp_path / "out") for name in names} <= {"link"}
 
 
 def test_memory_stays_flat(tmp_path: Path):
