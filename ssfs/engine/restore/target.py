@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ssfs.engine.restore.deletion import name_beside
 from ssfs.engine.restore.options import OwnerMap
@@ -41,16 +41,13 @@ def open_target(target: bytes, *, in_place: bool, dry_run: bool) -> tuple[int, b
     Raises:
         ConfigError: It cannot be used.
     """
-    is_new = False
+    path = os.path.abspath(target)
+    above, name = os.path.split(path)
     try:
-        if dry_run:
-            is_new = not os.path.lexists(target)
-        else:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(target, 0o700)
-                is_new = True
-        path = os.path.dirname(os.path.abspath(target)) if dry_run and is_new else target
-        return _open_plain(path) if in_place else os.open(path, _TARGET_FLAGS), is_new
+        if not name:
+            return os.open(path, _TARGET_FLAGS), False
+        with _open_above(above, is_plain=in_place) as above_fd:
+            return _open_below(above_fd, name, in_place=in_place, dry_run=dry_run)
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
         remedy = "name a directory that exists, or a new one in a directory that does"
@@ -61,17 +58,33 @@ def open_target(target: bytes, *, in_place: bool, dry_run: bool) -> tuple[int, b
         ) from error
 
 
-def _open_plain(path: bytes) -> int:
-    """A directory that is reached through no symlink."""
-    fd = os.open(b"/", _TARGET_FLAGS)
-    for name in path.split(b"/"):
-        if name:
-            above = fd
-            try:
+def _open_below(above_fd: int, name: bytes, *, in_place: bool, dry_run: bool) -> tuple[int, bool]:
+    flags = _TARGET_FLAGS | (os.O_NOFOLLOW if in_place else 0)
+    if dry_run:
+        try:
+            return os.open(name, flags, dir_fd=above_fd), False
+        except FileNotFoundError:
+            return os.dup(above_fd), True
+    is_new = False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=above_fd)
+        is_new = True
+    return os.open(name, flags, dir_fd=above_fd), is_new
+
+
+@contextlib.contextmanager
+def _open_above(path: bytes, *, is_plain: bool) -> Iterator[int]:
+    """A directory, which if it is to be plain is reached through no symlink."""
+    fd = os.open(b"/" if is_plain else path, _TARGET_FLAGS)
+    try:
+        for name in path.split(b"/") if is_plain else ():
+            if name:
+                above = fd
                 fd = open_directory(name, dir_fd=above)
-            finally:
                 os.close(above)
-    return fd
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class Target:

@@ -115,7 +115,8 @@ class RestoredXattrs:
                 reason = (error.strerror or "unknown error").lower()
                 return f"without its extended attribute {os.fsdecode(name)}: {reason}"
             self.not_set += 1
-            self._not_ours.add(name.partition(b".")[0])
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
+                self._not_ours.add(name.partition(b".")[0])
         return ""
 
 
