@@ -10,28 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.clock import SystemClock
-from ssfs.engine.restore.local import restore_version
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
 from ssfs.store.version import Version
-from tests.fakes.restores import restore_remotely, store_of
+from tests.fakes.restores import restore_here, restore_remotely, store_of
 from tests.fakes.syncs import Backup
 from tests.fakes.trees import build_tree
 
 Restore = Callable[..., RestoreResult]
-
-
-def restore_here(version: Version, target: Path, *paths: str, monitor=None) -> RestoreResult:
-    return restore_version(
-        version,
-        tuple(os.fsencode(path) for path in paths),
-        os.fsencode(target),
-        monitor or NullMonitor(),
-        SystemClock(),
-    )
 
 
 @pytest.fixture(params=[restore_here, restore_remotely], ids=["here", "remotely"])

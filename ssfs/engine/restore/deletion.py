@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ssfs.engine.restore.failures import Failures
 from ssfs.engine.restore.options import Action, Actions, RestoreOptions
-from ssfs.fsio.disk import open_directory
+from ssfs.fsio.disk import mount_of, open_directory
 from ssfs.model.entry import Entry
 from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.store.catalog.reader import CatalogReader
@@ -187,12 +187,3 @@ def _started(process: int) -> int:
             return int(file.read().rpartition(b")")[2].split()[_START_FIELD])
     except (OSError, IndexError, ValueError):
         return -1
-
-
-def mount_of(fd: int) -> int:
-    """The number of the mount an open directory is reached through: bind mounts have their own."""
-    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
-        for line in lines:
-            if line.startswith(b"mnt_id:"):
-                return int(line.split()[1])
-    return os.fstat(fd).st_dev

@@ -8,12 +8,12 @@ import errno
 import os
 from collections.abc import Iterator
 
-from ssfs.engine.restore.deletion import find_leftovers, mount_of
+from ssfs.engine.restore.deletion import find_leftovers
 from ssfs.engine.restore.options import Action, Overwrite
 from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Level
 from ssfs.errors import CorruptStore
-from ssfs.fsio.disk import open_directory
+from ssfs.fsio.disk import mount_of, open_directory
 from ssfs.model.entry import Entry
 
 _NOT_A_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
@@ -102,7 +102,7 @@ class Directories:
                 text = "not restored, nor what is in it: something else has its place"
                 self._run.failures.report(path, text)
             else:
-                self._run.failures.fail(path, error, fd=above.fd)
+                self._run.failures.fail_in(above.fd, path, 0, error)
             return None
 
     def _make(self, entry: Entry, path: bytes, above: Level) -> tuple[int, bool]:
@@ -175,11 +175,11 @@ class Directories:
             run.deletion.sweep(level.leftovers, entry.id, level.fd)
             if run.options.deletes and not level.is_partial:
                 self._remove_extras(level, entry)
-        if level.sets_metadata and not run.options.dry_run:
-            run.set_metadata(entry, level.fd, level.path)
+        is_set = not level.sets_metadata or run.options.dry_run
+        is_set = is_set or run.set_metadata(entry, level.fd, level.path)
         if level.is_new:
             run.actions.add(Action.CREATE, level.path)
-        elif not level.is_partial:
+        elif is_set and not level.is_partial:
             is_changed = level.sets_metadata and level.lacks_metadata
             run.actions.add(Action.METADATA if is_changed else None, level.path)
         if level.is_new or not level.is_partial:

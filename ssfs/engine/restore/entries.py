@@ -201,7 +201,7 @@ class Entries:
         if error.errno in IN_THE_WAY:
             self._run.failures.report(item.path, _DIRECTORY_THERE)
         else:
-            self._run.failures.fail(item.path, error, fd=item.level.fd, size=item.entry.size)
+            self._run.failures.fail_in(item.level.fd, item.path, item.entry.size, error)
 
     def _is_linked(self, item: Item) -> bool:
         """Link an entry to another name of its file; False if it must be written itself, now.

@@ -74,15 +74,22 @@ class Existing:
             return False
         if not target.lacks(entry, status, fd):
             self._unchanged(item, status, fd)
-        else:
-            if not self._run.options.dry_run:
-                if target.is_ours(entry, status):
-                    self._run.set_metadata(entry, fd, item.path)
-                elif not self._is_made_anew(item, fd):
-                    return False
-                self._run.report_incomplete(item.path)
-            self._run.actions.add(Action.METADATA, item.path)
+        elif not self._is_mended(item, fd, status):
+            return False
         self._run.monitor.advance(0, entry.size, item.path)
+        return True
+
+    def _is_mended(self, item: Item, fd: int, status: os.stat_result) -> bool:
+        """Give a file with the right content the right metadata; False if it is not right any more."""
+        run = self._run
+        if not run.options.dry_run:
+            if run.target.is_ours(item.entry, status):
+                if not run.set_metadata(item.entry, fd, item.path):
+                    return True
+            elif not self._is_made_anew(item, fd):
+                return False
+            run.report_incomplete(item.path)
+        run.actions.add(Action.METADATA, item.path)
         return True
 
     def _unchanged(self, item: Item, status: os.stat_result, there: int | bytes) -> None:

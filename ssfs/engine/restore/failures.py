@@ -8,22 +8,23 @@ the same reason, the first are listed and the rest are counted.
 import errno
 import os
 
+from ssfs.fsio.disk import mount_of
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import Monitor
 
 _LISTED_IN_A_ROW = 20
 _READ_ONLY_LISTED = 1
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Failures:
-    """The problems of one restore.
+    """The problems of one restore, and what they teach about its target.
 
     Attributes:
         problems: What could not be restored as it is.
     """
 
     def __init__(self, monitor: Monitor) -> None:
+        """None yet."""
         self.problems: list[EntryProblem] = []
         self._monitor = monitor
         self._errno = 0
@@ -38,35 +39,42 @@ class Failures:
         self.problems.append(problem)
         self._monitor.problem(problem)
 
-    def fail(self, path: bytes, error: OSError, *, fd: int = -1, size: int = 0) -> None:
-        """An entry could not be put into the open directory `fd`; `size` is that of its content."""
+    def fail(self, path: bytes, error: OSError, text: str = "not restored") -> None:
+        """Something failed for an entry, and for those before it perhaps likewise."""
         number = error.errno or 0
         if number != self._errno:
             self.end_row()
             self._errno = number
         self._in_a_row += 1
-        if fd >= 0:
-            self._learn(number, os.fstat(fd).st_dev, size)
         if self._in_a_row <= self._listed:
-            self.report(path, f"not restored: {_reason(number)}")
+            self.report(path, f"{text}: {_reason(number)}")
 
     @property
     def _listed(self) -> int:
         return _READ_ONLY_LISTED if self._errno == errno.EROFS else _LISTED_IN_A_ROW
 
-    def _learn(self, number: int, device: int, size: int) -> None:
+    def fail_in(self, fd: int, path: bytes, size: int, error: OSError) -> None:
+        """An entry with so much content could not be put into an open directory."""
+        number = error.errno or 0
+        device = os.fstat(fd).st_dev
         if number == errno.EROFS:
-            self._read_only.add(device)
+            self._read_only.add(mount_of(fd))
         elif number == errno.EDQUOT:
             self._over_quota[device] = min(size, self._over_quota.get(device, size))
         elif number == errno.ENOSPC:
             self._full.add(device)
+        self.fail(path, error)
+
+    def look_at(self, fd: int) -> None:
+        """Learn whether the open target can be written to at all."""
+        if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+            self._read_only.add(mount_of(fd))
 
     def end_row(self) -> None:
         """Something was written, or nothing more comes: say how many were not listed."""
         rest = self._in_a_row - self._listed
         if rest > 0:
-            self.report(b"", f"and {rest:,} more not restored: {_reason(self._errno)}")
+            self.report(b"", f"and {rest:,} more likewise: {_reason(self._errno)}")
         self._errno = self._in_a_row = 0
 
     def foresee(self, fd: int, size: int) -> OSError | None:
@@ -75,7 +83,7 @@ class Failures:
             return None
         device = os.fstat(fd).st_dev
         number = 0
-        if device in self._read_only:
+        if self._read_only and mount_of(fd) in self._read_only:
             number = errno.EROFS
         elif size >= self._over_quota.get(device, size + 1):
             number = errno.EDQUOT
@@ -88,11 +96,6 @@ def _is_too_much(fd: int, size: int) -> bool:
     system = os.fstatvfs(fd)
     blocks = system.f_bfree if os.geteuid() == 0 else system.f_bavail
     return size > blocks * system.f_frsize or (system.f_files > 0 and system.f_ffree == 0)
-
-
-def is_no_room(error: OSError) -> bool:
-    """Whether the target, or our share of it, is full."""
-    return error.errno in _NO_ROOM
 
 
 def _reason(number: int) -> str:

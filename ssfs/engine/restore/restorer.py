@@ -101,6 +101,7 @@ def restore_into(
     )
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, target_fd)
+        failures.look_at(target_fd)
         target = Target(catalog, options.owners, int(clock.now().timestamp() * NS))
         run = Run(catalog, target, options, actions, failures, deletion, monitor)
         places = stack.enter_context(contextlib.closing(Tree(catalog, os.dup(target_fd))))

@@ -32,14 +32,19 @@ class Run(NamedTuple):
     deletion: Deletion
     monitor: Monitor
 
-    def set_metadata(self, entry: Entry, fd: int, path: bytes) -> None:
-        """Give an open file or directory the metadata of its row; a failure is its problem."""
+    def set_metadata(self, entry: Entry, fd: int, path: bytes) -> bool:
+        """Give an open file or directory the metadata of its row; a failure is its problem.
+
+        Returns:
+            Whether it has what can be had of it.
+        """
         try:
             self.target.set_metadata(entry, fd)
         except OSError as error:
-            reason = (error.strerror or "unknown error").lower()
-            self.failures.report(path, f"restored, but not its mode and times: {reason}")
+            self.failures.fail(path, error, "restored, but not its mode and times")
+            return False
         self.report_incomplete(path)
+        return True
 
     def report_incomplete(self, path: bytes) -> None:
         """Say what is missing of the metadata that was set last, if anything."""
