@@ -59,8 +59,6 @@ def fetch_version(
     """
     started_s = clock.monotonic_s()
     raise_descriptor_limit()
-    if not options.in_place:
-        check_last_names(request.paths)
     with contextlib.ExitStack() as stack:
         stack.enter_context(hearing_refusals(channel))
         channel.send(request)
@@ -70,6 +68,8 @@ def fetch_version(
         monitor.phase("fetching the list of files")
         catalog = stack.enter_context(_fetched_catalog(channel))
         wanted = find_wanted(catalog, request.paths)
+        if not options.in_place:
+            check_last_names(wanted)
         monitor.expect(catalog.number("entries"), catalog.number("bytes"))
         monitor.phase("restoring")
         contents = stack.enter_context(contextlib.closing(ChannelContents(channel)))

@@ -19,6 +19,7 @@ from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.target import IN_THE_WAY
 from ssfs.engine.restore.walk import Item, Walk
 from ssfs.model.entry import Kind
+from ssfs.model.layout import Layout, data_bytes
 from ssfs.protocol.messages import INLINE_MAX_BYTES
 
 _DIRECTORY_THERE = "not restored: a directory has its place"
@@ -123,7 +124,7 @@ class Entries:
 
     def _is_hopeless(self, item: Item) -> bool:
         """Whether it is known that an entry cannot be written; then its content need not come."""
-        error = self._run.failures.foresee(item.level.fd, item.entry.size)
+        error = self._run.failures.foresee(item.level.fd, _data_of(item))
         if error is not None:
             self._run.failures.fail(item.path, error)
             self._links.failed(item.entry)
@@ -145,7 +146,7 @@ class Entries:
             return
         item.is_asked = True
         basis = None
-        if self._contents.wants_bases and item.entry.size > INLINE_MAX_BYTES:
+        if self._contents.wants_bases and _data_of(item) > INLINE_MAX_BYTES:
             basis = find_basis(item)
         if basis is not None:
             while self._queue and not self._contents.has_credit(basis.size):
@@ -156,7 +157,8 @@ class Entries:
     def _fill(self, item: Item, fd: int) -> bool:
         """Write a file's content; False if it is not to be had, or not yet."""
         item.is_taken = True
-        copy = Copy(fd, lambda count: self._run.monitor.advance(0, count, item.path))
+        layout = Layout.of(item.entry.size, item.entry.holes)
+        copy = Copy(fd, layout, lambda count: self._run.monitor.advance(0, count, item.path))
         outcome = self._contents.take(item.entry, copy)
         item.comes_again = outcome.comes_again
         if outcome.problem:
@@ -201,7 +203,7 @@ class Entries:
         if error.errno in IN_THE_WAY:
             self._run.failures.report(item.path, _DIRECTORY_THERE)
         else:
-            self._run.failures.fail_in(item.level.fd, item.path, item.entry.size, error)
+            self._run.failures.fail_in(item.level.fd, item.path, _data_of(item), error)
 
     def _is_linked(self, item: Item) -> bool:
         """Link an entry to another name of its file; False if it must be written itself, now.
@@ -250,3 +252,8 @@ class Entries:
         """Nothing more happens to an entry."""
         self._run.monitor.advance(1, 0, item.path)
         self._walk.done(item)
+
+
+def _data_of(item: Item) -> int:
+    """How much content is to be moved and written for an entry: holes are not."""
+    return data_bytes(item.entry.size, item.entry.holes)

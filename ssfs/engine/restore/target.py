@@ -18,7 +18,7 @@ from ssfs.engine.restore.options import OwnerMap
 from ssfs.engine.restore.owners import Owners
 from ssfs.engine.restore.xattrs import RestoredXattrs
 from ssfs.errors import ConfigError
-from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_directory, open_fd, rename
+from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename
 from ssfs.model.entry import Entry, Kind, st_mode
 from ssfs.source.xattrs import path_of
 from ssfs.store.catalog.reader import CatalogReader
@@ -75,12 +75,14 @@ def _open_below(above_fd: int, name: bytes, *, in_place: bool, dry_run: bool) ->
 @contextlib.contextmanager
 def _open_above(path: bytes, *, is_plain: bool) -> Iterator[int]:
     """A directory, which if it is to be plain is reached through no symlink."""
-    fd = os.open(b"/" if is_plain else path, _TARGET_FLAGS)
+    # One need not be able to read it.
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(b"/" if is_plain else path, flags)
     try:
         for name in path.split(b"/") if is_plain else ():
             if name:
                 above = fd
-                fd = open_directory(name, dir_fd=above)
+                fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
                 os.close(above)
         yield fd
     finally:

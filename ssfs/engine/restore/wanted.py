@@ -17,7 +17,7 @@ def find_wanted(catalog: CatalogReader, paths: Iterable[bytes]) -> dict[bytes, E
     found: dict[bytes, Entry] = {}
     is_whole = False
     for given in paths:
-        path = _plain(given)
+        path = b"/".join(name for name in given.split(b"/") if name not in (b"", b"."))
         entry = catalog.resolve(path)
         if entry is None:
             raise ConfigError(
@@ -28,26 +28,21 @@ def find_wanted(catalog: CatalogReader, paths: Iterable[bytes]) -> dict[bytes, E
     return {} if is_whole else found
 
 
-def check_last_names(paths: Iterable[bytes]) -> None:
-    """Refuse paths that would appear in one directory under the same name.
+def check_last_names(wanted: Iterable[bytes]) -> None:
+    """Refuse paths (`find_wanted`) that would appear in one directory under the same name.
 
     Raises:
         ConfigError: Two have the same.
     """
     names: dict[bytes, bytes] = {}
-    for given in paths:
-        path = _plain(given)
+    for path in wanted:
         name = path.rpartition(b"/")[2]
         if names.setdefault(name, path) != path:
             raise ConfigError(
                 f"Another PATH has the same name, {os.fsdecode(name)!r}",
-                path=given,
+                path=path,
                 remedy="restore them into different directories",
             )
-
-
-def _plain(path: bytes) -> bytes:
-    return b"/".join(name for name in path.split(b"/") if name not in (b"", b"."))
 
 
 def wanted_rows(catalog: CatalogReader, wanted: dict[bytes, Entry]) -> Iterator[Entry]:
