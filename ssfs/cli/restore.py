@@ -18,6 +18,7 @@ from ssfs.cli.location import (
     SshPlace,
     TlsPlace,
     is_inside,
+    local_place,
     open_task,
     parse_location,
     point_of,
@@ -120,6 +121,9 @@ class RestoreReport(msgspec.Struct, frozen=True):
 @numeric_ids_option
 @map_user_option
 @map_group_option
+@click.option(
+    "--damaged-ok", is_flag=True, help="Restore damaged files as they are, and list them."
+)
 @yes_option
 @compress_option
 @limit_option
@@ -140,6 +144,7 @@ def restore(
     numeric_ids: bool,
     users: tuple[str, ...],
     groups: tuple[str, ...],
+    damaged_ok: bool,
     yes: bool,
     compress: str | None,
     limit: str | None,
@@ -165,8 +170,8 @@ def restore(
     name it here too. On a terminal it asks first.
 
     Every file is compared with its digest on the way; a damaged one is a problem, and not left
-    there. Run as root, owners are set, by their names where this machine knows them; otherwise
-    the files are yours.
+    there, but with --damaged-ok (on the store's own machine). Run as root, owners are set, by
+    their names where this machine knows them; otherwise the files are yours.
 
     With --json: one object with the keys version, mount_name, to, dry_run, entries, bytes,
     created, replaced, metadata_only, unchanged, kept, deleted, seconds, owners_not_set,
@@ -178,7 +183,7 @@ def restore(
     place; 6 the store cannot be read; 130 you said no.
     """
     if (to is None) != in_place:
-        raise ConfigError("Say where to restore to", remedy="either --to DIR or --in-place")
+        raise click.UsageError("Say where to restore to: either --to DIR or --in-place.")
     clock = SystemClock()
     link = link_options(compress, limit)
     with contextlib.closing(ActionList()) as listed:
@@ -189,6 +194,7 @@ def restore(
             in_place=in_place,
             exclude=check_patterns(patterns),
             owners=parse_owner_map(numeric=numeric_ids, users=users, groups=groups),
+            damaged_ok=damaged_ok,
             on_action=listed.add if dry_run and (as_json or not quiet) else None,
         )
         wanted = _Wanted(parse_location(location), version, paths, to, options, yes)
@@ -267,6 +273,8 @@ def _restore_from(
 ) -> _Restored | None:
     """Restore from a store of another machine; None if the user said no."""
     task, target, options = place.task or "", wanted.target, wanted.options
+    if options.damaged_ok:
+        local_place(place, "leave out --damaged-ok, or restore on that machine")
     with open_channel(place, link) as channel:
         if target is None:
             source = find_source_there(channel, place, asks=not options.dry_run, yes=wanted.yes)

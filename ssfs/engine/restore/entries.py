@@ -161,6 +161,9 @@ class Entries:
         copy = Copy(fd, layout, lambda count: self._run.monitor.advance(0, count, item.path))
         outcome = self._contents.take(item.entry, copy)
         item.comes_again = outcome.comes_again
+        if outcome.is_as_it_is:
+            self._run.failures.report(item.path, f"restored as it is: {outcome.problem}")
+            return True
         if outcome.problem:
             self._run.failures.report(item.path, f"not restored: {outcome.problem}")
         return not (outcome.problem or outcome.comes_again)

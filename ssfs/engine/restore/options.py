@@ -57,6 +57,8 @@ class RestoreOptions(msgspec.Struct, frozen=True):
         exclude: Gitignore-style patterns, relative to the version's root; later ones win. What
             matches is neither restored nor deleted.
         owners: Whose the files are.
+        damaged_ok: Restore what is damaged in a store of this machine as it is; it is a problem of the
+            result all the same.
         spared: Directories (paths) that are never deleted, nor what holds them.
         on_action: Hears of each path that is changed, as it happens.
     """
@@ -67,6 +69,7 @@ class RestoreOptions(msgspec.Struct, frozen=True):
     in_place: bool = False
     exclude: tuple[str, ...] = ()
     owners: OwnerMap = OwnerMap()
+    damaged_ok: bool = False
     spared: tuple[bytes, ...] = ()
     on_action: Callable[[Action, bytes], None] | None = None
 
