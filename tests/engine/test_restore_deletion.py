@@ -202,6 +202,27 @@ def test_directory_swapped_for_a_symlink_meanwhile_leads_nowhere(
     assert (tmp_path / "moved" / "x").exists()
 
 
+def test_directory_swapped_for_a_symlink_while_it_is_opened_takes_nothing(
+    restore, tmp_path, source, monkeypatch
+):
+    version = backed_up(tmp_path, source)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    mkdir = os.mkdir
+
+    def swapping(name: bytes, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if name == b"b":
+            os.rename(source / "a" / "b", tmp_path / "moved")
+            (source / "a" / "b").symlink_to(outside)
+        mkdir(name, mode, dir_fd=dir_fd)
+
+    (source / "a" / "b" / "deep").unlink()
+    monkeypatch.setattr(os, "mkdir", swapping)
+    result = restore(version, source, options=IN_PLACE)
+    assert [problem.path for problem in result.problems] == [b"a/b"]
+    assert os.listdir(outside) == os.listdir(tmp_path / "moved") == []
+
+
 def test_place_reached_through_a_symlink_is_refused(restore, tmp_path, source):
     version = backed_up(tmp_path, source)
     (tmp_path / "way").symlink_to(tmp_path)

@@ -109,7 +109,9 @@ class Deletion:
         try:
             status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
             is_directory = stat.S_ISDIR(status.st_mode)
-            if stat.S_ISSOCK(status.st_mode) or self.is_excluded(path, is_directory=is_directory):
+            if stat.S_ISSOCK(status.st_mode) or _is_being_written(name):
+                return False
+            if self.is_excluded(path, is_directory=is_directory):
                 return False
             if not is_directory:
                 if not self._dry_run:
@@ -174,6 +176,12 @@ def name_beside(secret: bytes) -> bytes:
     """
     process = os.getpid()
     return b"%s%d-%d-%s-" % (BESIDE, process, _started(process), secret)
+
+
+def _is_being_written(name: bytes) -> bool:
+    """Whether another restore, which lives, is writing a file under this name."""
+    match = _LEFTOVER.fullmatch(name)
+    return match is not None and _is_alive(int(match[1]), int(match[2]))
 
 
 def _is_alive(process: int, started: int) -> bool:
