@@ -10,6 +10,7 @@ A reader that goes away (`ssfs versions | head -1`) is no error: the rest is pri
 
 import os
 import sys
+from collections.abc import Iterable
 
 import click
 import msgspec
@@ -59,6 +60,26 @@ def emit(text: str) -> None:
 def emit_json(value: object) -> None:
     """Print one JSON value on stdout."""
     _write(msgspec.json.encode(value, enc_hook=str) + b"\n")
+
+
+def emit_object_with_list(value: msgspec.Struct, key: str, items: Iterable[bytes] | None) -> None:
+    """Print one JSON object whose last key holds a list of any length, or null.
+
+    Args:
+        value: The other keys.
+        key: The last one.
+        items: The list, each item encoded.
+    """
+    head = msgspec.json.encode(value, enc_hook=str)[:-1]
+    if items is None:
+        _write(head + f',"{key}":null}}\n'.encode())
+        return
+    _write(head + f',"{key}":['.encode())
+    separator = b""
+    for item in items:
+        _write(separator + item)
+        separator = b","
+    _write(b"]}\n")
 
 
 def _write(content: bytes) -> None:

@@ -228,6 +228,15 @@ def needs_fsync_per_file(fd: int) -> bool:
     return False
 
 
+def mount_of(fd: int) -> int:
+    """The number of the mount an open directory is reached through: bind mounts have their own."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
+        for line in lines:
+            if line.startswith(b"mnt_id:"):
+                return int(line.split()[1])
+    return os.fstat(fd).st_dev
+
+
 @contextlib.contextmanager
 def store_errors(path: bytes) -> Iterator[None]:
     """Translate what the operating system says about a store into what a person can act on."""

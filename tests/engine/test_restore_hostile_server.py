@@ -14,7 +14,8 @@ import zstandard
 
 from ssfs.clock import SystemClock
 from ssfs.engine.restore.client import fetch_version
-from ssfs.engine.restore.restorer import RestoreResult, restore_into
+from ssfs.engine.restore.options import DEFAULT_OPTIONS
+from ssfs.engine.restore.restorer import Destination, RestoreResult, restore_into
 from ssfs.engine.restore.window import ChannelContents
 from ssfs.errors import ConfigError, ConnectionLost, PeerError, RemoteProtocolError, StoreFull
 from ssfs.model.entry import Entry, Kind, Principal
@@ -389,7 +390,7 @@ def asked_before_any_answer(out: Path, *files: Entry) -> list[int]:
         catalog.load([ROOT, *files], [])
         arguments = (catalog, ChannelContents(server), NullMonitor(), SystemClock())
         with pytest.raises(ConnectionLost, match="Mute"):
-            restore_into(os.fsencode(out), {}, *arguments)
+            restore_into(Destination(os.fsencode(out), DEFAULT_OPTIONS), {}, *arguments)
     return server.asked
 
 

@@ -152,12 +152,14 @@ def test_right_file_of_a_stranger_is_replaced(tmp_path, source, out):
     assert ((out / "tool").stat().st_ino == before, (out / "tool").stat().st_uid) == (False, 0)
 
 
-def test_small_files_are_sent_whatever_is_there(tmp_path, source, out):
-    (source / "small").write_bytes(noise(100_000))
-    (out / "small").write_bytes(noise(100_000))
+def test_right_small_file_is_not_sent_and_a_wrong_one_whole(tmp_path, source, out):
+    for name in ("right", "wrong"):
+        (source / name).write_bytes(noise(100_000))
+        (out / name).write_bytes(noise(100_000, int(name == "wrong")))
     line = Line(backed_up(tmp_path, source))
     assert line.restore(out).problems == []
-    assert line.received_bytes > 100_000
+    assert content_of(out) == content_of(source)
+    assert 100_000 < line.received_bytes < 101_000
     assert line.sent_bytes < 200
 
 
@@ -433,7 +435,7 @@ def test_server_says_which_version_it_was(tmp_path, source, out):
         ("latest", last, str(last.id)[7:17]),
         ("1", first, first.record().name),
     ):
-        fetched, _ = server.restore(Fetch("main", "", text, []), out)
+        fetched, _ = server.restore(Fetch("main", "", text, []), out / text)
         assert fetched == Fetched(str(version.id), name, 2, 1)
     assert [(served.task, served.files, served.size_bytes) for served in server.served] == (
         [("main/task", 1, 1)] * 2

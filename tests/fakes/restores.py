@@ -10,6 +10,8 @@ from pathlib import Path
 from ssfs.clock import SystemClock
 from ssfs.engine.refusal import to_refusal
 from ssfs.engine.restore.client import fetch_version
+from ssfs.engine.restore.local import restore_version
+from ssfs.engine.restore.options import DEFAULT_OPTIONS, RestoreOptions
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.engine.restore.server import RestoreServed, serve_restore
 from ssfs.errors import ConnectionLost, SsfsError
@@ -32,12 +34,14 @@ class RestoreServer:
         served: What was sent, session by session.
         errors: What sessions ended with, but for clients that went away.
         lost: Sessions whose client went away.
+        received_bytes: What the last client took off the line.
     """
 
     def __init__(self, store: bytes | Path, peer: Peer = LOCAL, join: Join = socket.socketpair):
         self.served: list[RestoreServed] = []
         self.errors: list[BaseException] = []
         self.lost = 0
+        self.received_bytes = 0
         self._store = os.fsencode(store)
         self._peer = peer
         self._join = join
@@ -76,13 +80,21 @@ class RestoreServer:
                 self.errors.append(error)
 
     def restore(
-        self, request: Fetch, target: Path, monitor: Monitor | None = None
+        self,
+        request: Fetch,
+        target: Path,
+        monitor: Monitor | None = None,
+        options: RestoreOptions = DEFAULT_OPTIONS,
     ) -> tuple[Fetched, RestoreResult]:
         """One restore; raises what the client raises."""
+        where = os.fsencode(target)
         with self.session() as channel:
-            return fetch_version(
-                channel, request, os.fsencode(target), monitor or NullMonitor(), SystemClock()
-            )
+            try:
+                return fetch_version(
+                    channel, request, where, monitor or NullMonitor(), SystemClock(), options
+                )
+            finally:
+                self.received_bytes = channel.received_bytes
 
 
 def request_of(version: Version, *paths: str | bytes) -> Fetch:
@@ -97,11 +109,33 @@ def store_of(version: Version) -> bytes:
     return b"/".join(version.path.split(b"/")[:-6])
 
 
+def restore_here(
+    version: Version,
+    target: Path,
+    *paths: str,
+    monitor: Monitor | None = None,
+    options: RestoreOptions = DEFAULT_OPTIONS,
+) -> RestoreResult:
+    """Restore from a store of this machine."""
+    return restore_version(
+        version,
+        tuple(os.fsencode(path) for path in paths),
+        os.fsencode(target),
+        monitor or NullMonitor(),
+        SystemClock(),
+        options,
+    )
+
+
 def restore_remotely(
-    version: Version, target: Path, *paths: str, monitor: Monitor | None = None
+    version: Version,
+    target: Path,
+    *paths: str,
+    monitor: Monitor | None = None,
+    options: RestoreOptions = DEFAULT_OPTIONS,
 ) -> RestoreResult:
     """Restore through a server of the version's store."""
     server = RestoreServer(store_of(version))
-    _, result = server.restore(request_of(version, *paths), target, monitor)
+    _, result = server.restore(request_of(version, *paths), target, monitor, options)
     assert not server.errors
     return result

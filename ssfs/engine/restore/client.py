@@ -9,9 +9,10 @@ import msgspec
 
 from ssfs.clock import Clock
 from ssfs.engine.refusal import hear, hearing_refusals
+from ssfs.engine.restore.options import DEFAULT_OPTIONS, RestoreOptions
 from ssfs.engine.restore.order import DepthFirst
-from ssfs.engine.restore.restorer import RestoreResult, restore_into
-from ssfs.engine.restore.wanted import find_wanted
+from ssfs.engine.restore.restorer import Destination, RestoreResult, restore_into
+from ssfs.engine.restore.wanted import check_last_names, find_wanted
 from ssfs.engine.restore.window import ChannelContents
 from ssfs.engine.rows import received_rows
 from ssfs.errors import (
@@ -29,7 +30,12 @@ from ssfs.store.catalog.writer import CatalogWriter
 
 
 def fetch_version(
-    channel: Channel, request: Fetch, target: bytes, monitor: Monitor, clock: Clock
+    channel: Channel,
+    request: Fetch,
+    target: bytes,
+    monitor: Monitor,
+    clock: Clock,
+    options: RestoreOptions = DEFAULT_OPTIONS,
 ) -> tuple[Fetched, RestoreResult]:
     """Copy a version of a server, or parts of it, into the directory `target`.
 
@@ -39,6 +45,7 @@ def fetch_version(
         target: As for `ssfs.engine.restore.local.restore_version`.
         monitor: Hears of progress and problems.
         clock: For the duration, and for access times, which no catalog has.
+        options: How.
 
     Returns:
         Which version it was, and what became of it.
@@ -48,7 +55,7 @@ def fetch_version(
             is no room for the list of files; nothing was written.
         TrustError: The server does not let us read it.
         PeerError: The server broke the rules or went away; what was restored so far is right.
-        StoreError: The version is damaged or gone, or the target is full.
+        StoreError: The version is damaged or gone.
     """
     started_s = clock.monotonic_s()
     raise_descriptor_limit()
@@ -61,10 +68,16 @@ def fetch_version(
         monitor.phase("fetching the list of files")
         catalog = stack.enter_context(_fetched_catalog(channel))
         wanted = find_wanted(catalog, request.paths)
+        if not options.in_place:
+            check_last_names(wanted)
         monitor.expect(catalog.number("entries"), catalog.number("bytes"))
         monitor.phase("restoring")
         contents = stack.enter_context(contextlib.closing(ChannelContents(channel)))
-        result = restore_into(target, wanted, catalog, contents, monitor, clock)
+        # The list of files may lie in a directory that the version does not have.
+        lists = os.path.dirname(catalog.path)
+        spared = msgspec.structs.replace(options, spared=(*options.spared, lists))
+        destination = Destination(target, spared)
+        result = restore_into(destination, wanted, catalog, contents, monitor, clock)
         contents.finish()
         channel.send(Leave())
     return fetched, msgspec.structs.replace(result, seconds=clock.monotonic_s() - started_s)

@@ -59,9 +59,24 @@ class Links:
         """An entry that was the first of its group has its place."""
         place = self._groups.index(entry.link_group) if entry.link_group else None
         if place is not None:
-            status = os.stat(entry.name, dir_fd=parent_fd, follow_symlinks=False)
+            try:
+                status = os.stat(entry.name, dir_fd=parent_fd, follow_symlinks=False)
+            except OSError:
+                self.failed(entry)
+                return
             self._first[place] = entry.id
             self._inode[place] = status.st_ino
+
+    def is_same(self, entry: Entry, status: os.stat_result) -> bool:
+        """Whether what is at an entry's place is another name of the first of its group."""
+        first = self.first(entry)
+        if first is None:
+            return False
+        try:
+            there = os.stat(first[1], dir_fd=first[0], follow_symlinks=False)
+        except OSError:
+            return False
+        return os.path.samestat(there, status)
 
     def failed(self, entry: Entry) -> None:
         """The first of a group could not be written, or is not where it was: another one is."""
@@ -73,7 +88,7 @@ class Links:
     def first(self, entry: Entry) -> tuple[int, bytes] | None:
         """Where the first name is: an open directory (good until the next call) and a name in it."""
         place = self._groups.index(entry.link_group)
-        if place is None:
+        if place is None or not self._inode[place]:
             return None
         with contextlib.suppress(OSError, CorruptStore):
             row = self._catalog.entry(self._first[place])

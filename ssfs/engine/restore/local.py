@@ -5,8 +5,9 @@ import os
 
 from ssfs.clock import Clock
 from ssfs.engine.restore.contents import TreeContents
-from ssfs.engine.restore.restorer import RestoreResult, restore_into
-from ssfs.engine.restore.wanted import find_wanted
+from ssfs.engine.restore.options import DEFAULT_OPTIONS, RestoreOptions
+from ssfs.engine.restore.restorer import Destination, RestoreResult, restore_into
+from ssfs.engine.restore.wanted import check_last_names, find_wanted
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import open_directory, raise_descriptor_limit, store_errors
 from ssfs.monitor import Monitor
@@ -21,8 +22,7 @@ def restore_version(
     target: bytes,
     monitor: Monitor,
     clock: Clock,
-    *,
-    damaged_ok: bool = False,
+    options: RestoreOptions = DEFAULT_OPTIONS,
 ) -> RestoreResult:
     """Copy a version's content into the directory `target`.
 
@@ -33,27 +33,30 @@ def restore_version(
         target: Made if it does not exist; merged with what it holds.
         monitor: Hears of progress and problems.
         clock: For the duration, and for access times, which no catalog has.
-        damaged_ok: Restore what is damaged as it is; it is a problem of the result all the same.
+        options: How.
 
     Raises:
         ConfigError: A path is not in the version, two have the same name, or the target cannot
             be used; nothing was written.
-        StoreError: The version is damaged or gone, or the target is full.
+        StoreError: The version is damaged or gone.
     """
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         with store_errors(version.path):
             stack.enter_context(version.share())
             damage = version.damage()
-            check_usable(version, damage, damaged_ok=damaged_ok)
+            check_usable(version, damage, damaged_ok=options.damaged_ok)
             catalog = stack.enter_context(version.catalog())
             tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
         stack.callback(tree.close)
-        contents = TreeContents(tree, damage, damaged_ok=damaged_ok)
+        contents = TreeContents(tree, damage, damaged_ok=options.damaged_ok)
         wanted = find_wanted(catalog, paths)
+        if not options.in_place:
+            check_last_names(wanted)
         if not wanted:
             _expect(version, monitor)
-        return restore_into(target, wanted, catalog, contents, monitor, clock)
+        destination = Destination(target, options)
+        return restore_into(destination, wanted, catalog, contents, monitor, clock)
 
 
 def check_usable(version: Version, damage: Damage, *, damaged_ok: bool = False) -> None:

@@ -1,9 +1,10 @@
-"""Who owns what on this machine: the recorded name decides, the number without one."""
+"""Who owns what on this machine: what the user says, else the recorded name, else the number."""
 
 import grp
 import os
 import pwd
 
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.model.entry import GROUP, USER, Entry
 from ssfs.store.catalog.reader import CatalogReader
 
@@ -11,7 +12,8 @@ from ssfs.store.catalog.reader import CatalogReader
 class Owners:
     """The users and groups of a catalog, by the numbers they have here."""
 
-    def __init__(self, catalog: CatalogReader) -> None:
+    def __init__(self, catalog: CatalogReader, owner_map: OwnerMap) -> None:
+        self._map = owner_map
         self._names = {
             (principal.kind, principal.number): os.fsdecode(principal.name)
             for principal in catalog.principals()
@@ -34,6 +36,12 @@ class Owners:
 
     def _find(self, kind: int, number: int) -> int:
         name = self._names.get((kind, number), "")
+        chosen = self._map.users if kind == USER else self._map.groups
+        for called in (name, str(number)):
+            if called in chosen:
+                return chosen[called]
+        if self._map.numeric:
+            return number
         try:
             return pwd.getpwnam(name).pw_uid if kind == USER else grp.getgrnam(name).gr_gid
         except (KeyError, ValueError, OSError):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from ssfs.delta.errors import DeltaError
 from ssfs.delta.patch import apply_delta
 from ssfs.engine.restore.contents import Basis, Copy
-from ssfs.engine.restore.target import ENDS_RUN
 from ssfs.errors import RemoteProtocolError
 from ssfs.model.entry import Entry
 from ssfs.protocol.messages import FileDelta, FileRaw, Message
@@ -69,14 +68,12 @@ class Stream:
 
     @contextlib.contextmanager
     def _noting_failures(self) -> Iterator[None]:
-        """Let pass what ends the whole restore; anything else ends this file."""
+        """Whatever fails ends this file, not the restore."""
         try:
             yield
         except (DeltaError, OSError):
             # Without a failure of the copy it is the basis: unreadable, or another than was signed.
             self._is_spoilt = True
-            if self._copy.failure is not None and self._copy.failure.errno in ENDS_RUN:
-                raise
 
     def is_right(self) -> bool:
         """Whether what came is the file."""

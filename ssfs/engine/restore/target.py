@@ -3,7 +3,7 @@
 Everything is reached by directory descriptors with O_NOFOLLOW: neither a symlink in the target nor a name
 in the catalog leads out of it. A file is written beside its place under a name of its own, then renamed:
 under its name there is only ever what was there before, or the right content. A run that dies
-leaves at most one file named `.ssfs-restore-*`.
+leaves at most one file named `.ssfs-restore-*`, which the next one removes (`ssfs.engine.restore.deletion`).
 """
 
 import contextlib
@@ -11,55 +11,82 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from ssfs.engine.restore.deletion import name_beside
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.engine.restore.owners import Owners
 from ssfs.engine.restore.xattrs import RestoredXattrs
-from ssfs.errors import ConfigError, StoreError, StoreFull
+from ssfs.errors import ConfigError
 from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename
 from ssfs.model.entry import Entry, Kind, st_mode
 from ssfs.source.xattrs import path_of
 from ssfs.store.catalog.reader import CatalogReader
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-ENDS_RUN = (*_FULL, errno.EROFS)
-"""What fails for all entries once it has failed for one."""
 _NS = 1_000_000_000
+IN_THE_WAY = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
+"""What a rename fails with where a directory has the place."""
 _SET_ID = stat.S_ISUID | stat.S_ISGID
+_PART_MIN_BYTES = 8 << 20
+"""From this size on, what was written of a file when the run broke off is kept for the next run."""
+_TARGET_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
-def open_target(target: bytes) -> tuple[int, bool]:
-    """The target directory, open, and whether it was made now.
+def open_target(target: bytes, *, in_place: bool, dry_run: bool) -> tuple[int, bool]:
+    """The target directory, open, and whether it is new.
+
+    A dry run makes none: where there is none, the descriptor is that of the directory above.
 
     Raises:
         ConfigError: It cannot be used.
     """
-    is_new = False
+    path = os.path.abspath(target)
+    above, name = os.path.split(path)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(target, 0o700)
-            is_new = True
-        return os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), is_new
+        if not name:
+            return os.open(path, _TARGET_FLAGS), False
+        with _open_above(above, is_plain=in_place) as above_fd:
+            return _open_below(above_fd, name, in_place=in_place, dry_run=dry_run)
     except OSError as error:
         reason = (error.strerror or "unknown error").lower()
+        remedy = "name a directory that exists, or a new one in a directory that does"
+        if in_place:
+            remedy = "the source must be where it was, without symlinks on the way; or use --to"
         raise ConfigError(
-            f"The target directory cannot be used: {reason}",
-            path=target,
-            remedy="name a directory that exists, or a new one in a directory that does",
+            f"The target directory cannot be used: {reason}", path=target, remedy=remedy
         ) from error
 
 
-def target_error(error: OSError, target: bytes) -> StoreError:
-    """What ends a restore half-way."""
-    if error.errno in _FULL:
-        return StoreFull(
-            "No space or no inodes left in the target",
-            path=target,
-            remedy="what was restored so far is right; free space there and run it again",
-        )
-    reason = (error.strerror or "unknown error").lower()
-    return StoreError(f"The restore cannot go on: {reason}", path=target)
+def _open_below(above_fd: int, name: bytes, *, in_place: bool, dry_run: bool) -> tuple[int, bool]:
+    flags = _TARGET_FLAGS | (os.O_NOFOLLOW if in_place else 0)
+    if dry_run:
+        try:
+            return os.open(name, flags, dir_fd=above_fd), False
+        except FileNotFoundError:
+            return os.dup(above_fd), True
+    is_new = False
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=above_fd)
+        is_new = True
+    return os.open(name, flags, dir_fd=above_fd), is_new
+
+
+@contextlib.contextmanager
+def _open_above(path: bytes, *, is_plain: bool) -> Iterator[int]:
+    """A directory, which if it is to be plain is reached through no symlink."""
+    # One need not be able to read it.
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open(b"/" if is_plain else path, flags)
+    try:
+        for name in path.split(b"/") if is_plain else ():
+            if name:
+                above = fd
+                fd = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
+                os.close(above)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class Target:
@@ -69,52 +96,95 @@ class Target:
         owners_not_set: How many entries kept us as their owner.
     """
 
-    def __init__(self, catalog: CatalogReader, now_ns: int) -> None:
+    def __init__(self, catalog: CatalogReader, owner_map: OwnerMap, now_ns: int) -> None:
         """A target for the entries of a catalog.
 
         They get `now_ns` as their access time, which no catalog has.
         """
         self.owners_not_set = 0
-        owners = Owners(catalog)
+        owners = Owners(catalog, owner_map)
         self._xattrs = RestoredXattrs(catalog, owners)
         self._problem = ""
         self._owners = owners
         self._now_ns = now_ns
-        self._beside = b".ssfs-restore-" + secrets.token_hex(8).encode()
+        self._beside_us = name_beside(secrets.token_hex(8).encode())
+        self._beside = self._beside_us
+        # What an ordinary user may give a file to.
+        self._groups = frozenset((*os.getgroups(), os.getegid()))
 
-    def make_directory(self, name: bytes, parent_fd: int) -> int:
-        """Make the directory, or take the one that is there; a descriptor of it."""
+    def make_directory(self, name: bytes, parent_fd: int) -> tuple[int, bool]:
+        """Make the directory, or take the one that is there; a descriptor of it, and whether it is new."""
+        is_new = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent_fd)
-        return os.open(name, DIRECTORY_FLAGS, dir_fd=parent_fd)
+            is_new = True
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=parent_fd), is_new
 
-    def put(self, entry: Entry, parent_fd: int, fill: Callable[[int], bool]) -> bool:
+    def put(
+        self,
+        entry: Entry,
+        parent_fd: int,
+        fill: Callable[[int], bool],
+        make_room: Callable[[], bool],
+    ) -> bool:
         """Write an entry that is no directory beside its place, then put it there.
 
         Args:
             entry: Its row.
             parent_fd: Its directory.
             fill: Writes a file's content to the descriptor it is given; False if that is not to be had.
+            make_room: Removes a directory that has its place; False if it stays.
 
         Returns:
             Whether it is there; if not, what was there before still is.
         """
+        self._beside = b"%s%d" % (self._beside_us, entry.id)
         try:
             is_there = self._write_beside(entry, parent_fd, fill)
             if is_there:
-                rename(self._beside, parent_fd, entry.name, parent_fd)
+                self._rename(entry.name, parent_fd, make_room)
+        except OSError:
+            self._unlink_beside(parent_fd)
+            raise
         except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(self._beside, dir_fd=parent_fd)
+            # The end of the whole run. The next one goes on with what is worth it.
+            if not self._is_beside_large(parent_fd):
+                self._unlink_beside(parent_fd)
             raise
         return is_there
 
-    def link(self, source: tuple[int, bytes], entry: Entry, parent_fd: int) -> None:
+    def _unlink_beside(self, parent_fd: int) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self._beside, dir_fd=parent_fd)
+
+    def _is_beside_large(self, parent_fd: int) -> bool:
+        with contextlib.suppress(OSError):
+            status = os.stat(self._beside, dir_fd=parent_fd, follow_symlinks=False)
+            return status.st_size >= _PART_MIN_BYTES
+        return False
+
+    def _rename(self, name: bytes, parent_fd: int, make_room: Callable[[], bool]) -> None:
+        """Give what was written beside its name."""
+        try:
+            rename(self._beside, parent_fd, name, parent_fd)
+        except OSError as error:
+            if error.errno not in IN_THE_WAY or not make_room():
+                raise
+            rename(self._beside, parent_fd, name, parent_fd)
+
+    def link(
+        self,
+        source: tuple[int, bytes],
+        entry: Entry,
+        parent_fd: int,
+        make_room: Callable[[], bool],
+    ) -> None:
         """Make an entry another name of a file that is there: its directory and name."""
         source_fd, source_name = source
+        self._beside = b"%s%d" % (self._beside_us, entry.id)
         try:
             link_file(source_name, source_fd, self._beside, parent_fd)
-            rename(self._beside, parent_fd, entry.name, parent_fd)
+            self._rename(entry.name, parent_fd, make_room)
         finally:
             # rename() does nothing at all when both names are links of one inode already.
             with contextlib.suppress(FileNotFoundError):
@@ -159,26 +229,59 @@ class Target:
         is_owned = status.st_uid == uid or (uid == 0 and status.st_uid == self._owners.of(entry)[0])
         return is_owned and status.st_nlink == 1
 
-    def set_metadata(self, entry: Entry, fd: int) -> None:
-        """Owner, then mode (giving a file away clears bits), extended attributes, times."""
-        uid, gid = self._owners.of(entry)
-        try:
-            os.fchown(fd, uid, gid)
-            mode = entry.mode
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EINVAL):
-                raise
-            mode = self._mode_without_owner(entry, fd, gid)
-        os.fchmod(fd, mode)
-        self._problem = self._xattrs.set(entry, fd)
-        os.utime(fd, ns=(self._now_ns, _mtime_ns(entry)))
+    def lacks(self, entry: Entry, status: os.stat_result, there: int | bytes) -> bool:
+        """Whether what is there lacks some of the metadata that we can give it.
 
-    def _mode_without_owner(self, entry: Entry, fd: int, gid: int) -> int:
-        """The mode for a file that stays ours: it must not run as us what ran as somebody else."""
-        self.owners_not_set += 1
-        with contextlib.suppress(OSError):
-            os.fchown(fd, -1, gid)
-        return entry.mode if entry.kind == Kind.DIRECTORY else entry.mode & ~_SET_ID
+        Args:
+            entry: Its row.
+            status: How it looks.
+            there: It, open; or a path that is not followed.
+        """
+        uid, gid = self._owners.of(entry)
+        us = os.geteuid()
+        if us != 0:
+            # Made anew it would be ours; whoever else it may belong to now is not for us to say.
+            uid = uid if uid == us else status.st_uid
+            gid = gid if gid in self._groups and uid == us else status.st_gid
+        mode = stat.S_IMODE(status.st_mode)
+        is_mode_right = entry.kind == Kind.SYMLINK or mode == self._mode(entry, uid, gid)
+        return not (
+            (status.st_uid, status.st_gid) == (uid, gid)
+            and is_mode_right
+            and status.st_mtime_ns == _mtime_ns(entry)
+            and not self._xattrs.lacks(entry, there)
+        )
+
+    def count_unset(self, entry: Entry, status: os.stat_result, there: int | bytes) -> None:
+        """Count what an entry that is left as it is lacks, since we cannot set it."""
+        self.owners_not_set += (status.st_uid, status.st_gid) != self._owners.of(entry)
+        self._xattrs.count_unset(entry, there)
+
+    def set_metadata(self, entry: Entry, fd: int) -> None:
+        """Owner, mode (giving a file away clears bits), extended attributes, times; what is right is not set."""
+        status = os.fstat(fd)
+        uid, gid = self._owners.of(entry)
+        if (uid, gid) != (status.st_uid, status.st_gid):
+            try:
+                os.fchown(fd, uid, gid)
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EINVAL):
+                    raise
+                self.owners_not_set += 1
+                with contextlib.suppress(OSError):
+                    os.fchown(fd, -1, gid)
+            status = os.fstat(fd)
+        mode = self._mode(entry, status.st_uid, status.st_gid)
+        if stat.S_IMODE(status.st_mode) != mode:
+            os.fchmod(fd, mode)
+        self._problem = self._xattrs.set(entry, fd)
+        if status.st_mtime_ns != _mtime_ns(entry):
+            os.utime(fd, ns=(self._now_ns, _mtime_ns(entry)))
+
+    def _mode(self, entry: Entry, uid: int, gid: int) -> int:
+        """The mode for a file with this owner: what ran as somebody else must not run as us."""
+        is_right = entry.kind == Kind.DIRECTORY or (uid, gid) == self._owners.of(entry)
+        return entry.mode if is_right else entry.mode & ~_SET_ID
 
     def _set_metadata_of_name(self, entry: Entry, parent_fd: int) -> None:
         """Likewise for what cannot be opened, under its name beside its place."""

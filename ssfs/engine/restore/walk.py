@@ -8,8 +8,8 @@ with it perhaps the one above.
 import os
 from collections.abc import Callable, Iterable, Iterator
 
+from ssfs.engine.restore.options import Action
 from ssfs.model.entry import Entry, Kind
-from ssfs.store.catalog.reader import CatalogReader
 
 
 class Level:
@@ -21,7 +21,12 @@ class Level:
         path: Its path, for messages.
         children: The rows in it that were not met yet.
         above: Its directory, if that is restored, too.
+        is_new: Whether there was nothing in it when it was opened. In a dry run it may not exist:
+            then the descriptor is that of the one above, and nothing is done through it.
+        is_partial: Whether only some of what is in it are restored.
+        lacks_metadata: Whether it had other metadata than the row's when it was opened.
         sets_metadata: Whether it gets the row's metadata in the end.
+        leftovers: Entry ids and names of files that a killed restore was writing in it.
         waiting: Entries in it that were met and are not done.
         is_read: Whether all entries in it were met.
     """
@@ -39,7 +44,11 @@ class Level:
         self.path = path
         self.children = children
         self.above = above
+        self.is_new = False
+        self.is_partial = False
+        self.lacks_metadata = True
         self.sets_metadata = True
+        self.leftovers: list[tuple[int, bytes]] = []
         self.waiting = 0
         self.is_read = False
 
@@ -54,9 +63,10 @@ class Item:
         is_taken: Whether its content was taken, if it has any.
         comes_again: Whether that has to be done once more.
         is_asked: Whether its content was asked for: not that of a second name of a file.
+        action: What putting it there is.
     """
 
-    __slots__ = ("comes_again", "entry", "is_asked", "is_taken", "level", "path")
+    __slots__ = ("action", "comes_again", "entry", "is_asked", "is_taken", "level", "path")
 
     def __init__(self, entry: Entry, path: bytes, level: Level) -> None:
         self.entry = entry
@@ -65,6 +75,7 @@ class Item:
         self.is_taken = False
         self.comes_again = False
         self.is_asked = False
+        self.action = Action.CREATE
 
 
 class Walk:
@@ -72,19 +83,16 @@ class Walk:
 
     def __init__(
         self,
-        catalog: CatalogReader,
-        make: Callable[[Entry, bytes, int], int | None],
+        make: Callable[[Entry, bytes, Level], Level | None],
         finish: Callable[[Level, Entry], None],
     ) -> None:
         """A walk that has not begun.
 
         Args:
-            catalog: Whose rows these are.
-            make: Makes the directory of a row (with this path, in this open directory) and opens it;
+            make: Makes the directory of a row (with this path, in this one) and opens it;
                 None if it cannot be had, and nothing below it either.
             finish: Called for each directory when nothing is left to do in it, deepest first.
         """
-        self._catalog = catalog
         self._make = make
         self._finish = finish
         self._stack: list[Level] = []
@@ -106,9 +114,9 @@ class Walk:
                 if child.kind != Kind.DIRECTORY:
                     level.waiting += 1
                     yield Item(child, path, level)
-                elif (fd := self._make(child, path, level.fd)) is not None:
+                elif (below := self._make(child, path, level)) is not None:
                     level.waiting += 1
-                    self._enter(Level(child, fd, path, self._catalog.children(child.id), level))
+                    self._enter(below)
 
     def _enter(self, level: Level) -> None:
         self._open.add(level)

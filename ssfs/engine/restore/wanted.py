@@ -12,10 +12,9 @@ def find_wanted(catalog: CatalogReader, paths: Iterable[bytes]) -> dict[bytes, E
     """The entries at some paths, by path; nothing if the whole version is wanted.
 
     Raises:
-        ConfigError: A path is not in the version, or two have the same name.
+        ConfigError: A path is not in the version.
     """
     found: dict[bytes, Entry] = {}
-    names: dict[bytes, bytes] = {}
     is_whole = False
     for given in paths:
         path = b"/".join(name for name in given.split(b"/") if name not in (b"", b"."))
@@ -24,15 +23,26 @@ def find_wanted(catalog: CatalogReader, paths: Iterable[bytes]) -> dict[bytes, E
             raise ConfigError(
                 "Not in the version", path=given, remedy="paths are those below its root"
             )
-        if names.setdefault(entry.name, path) != path:
-            raise ConfigError(
-                f"Another PATH has the same name, {os.fsdecode(entry.name)!r}",
-                path=given,
-                remedy="restore them into different directories",
-            )
         is_whole = is_whole or not path
         found[path] = entry
     return {} if is_whole else found
+
+
+def check_last_names(wanted: Iterable[bytes]) -> None:
+    """Refuse paths (`find_wanted`) that would appear in one directory under the same name.
+
+    Raises:
+        ConfigError: Two have the same.
+    """
+    names: dict[bytes, bytes] = {}
+    for path in wanted:
+        name = path.rpartition(b"/")[2]
+        if names.setdefault(name, path) != path:
+            raise ConfigError(
+                f"Another PATH has the same name, {os.fsdecode(name)!r}",
+                path=path,
+                remedy="restore them into different directories",
+            )
 
 
 def wanted_rows(catalog: CatalogReader, wanted: dict[bytes, Entry]) -> Iterator[Entry]:

@@ -26,6 +26,7 @@ class RestoredXattrs:
         self._catalog = catalog
         self._owners = owners
         self._known: dict[bytes, dict[bytes, bytes]] = {}
+        self._not_ours: set[bytes] = set() if os.geteuid() == 0 else {b"trusted", b"security"}
 
     def of(self, entry: Entry) -> dict[bytes, bytes]:
         """The attributes of an entry as they are on this machine, by name.
@@ -46,6 +47,38 @@ class RestoredXattrs:
             self._known[entry.xattrs] = known
         return known
 
+    def lacks(self, entry: Entry, there: int | bytes) -> bool:
+        """Whether an open file, or what has a name (not followed), has others, as far as we can tell and set.
+
+        What cannot be told is to be set, which says why.
+        """
+        try:
+            wanted = self.of(entry)
+            present = {name for name in map(os.fsencode, _list(there)) if _is_ours(name)}
+            if not wanted and not present:
+                return False
+            settable = {name: wanted[name] for name in wanted if self._is_settable(name)}
+            return present - wanted.keys() != set() or any(
+                name not in present or _get(there, name) != value
+                for name, value in settable.items()
+            )
+        except CorruptStore:
+            return True
+        except OSError as error:
+            return error.errno not in _NOT_OURS
+
+    def count_unset(self, entry: Entry, there: int | bytes) -> None:
+        """Count the attributes that an entry which is left as it is does not have."""
+        if entry.xattrs:
+            try:
+                present = set(map(os.fsencode, _list(there)))
+            except OSError:
+                present = set()
+            self.not_set += len(self.of(entry).keys() - present)
+
+    def _is_settable(self, name: bytes) -> bool:
+        return name.partition(b".")[0] not in self._not_ours
+
     def set(self, entry: Entry, target: int | bytes) -> str:
         """Make the attributes of an open file, or of what has a name (not followed), the entry's.
 
@@ -64,8 +97,7 @@ class RestoredXattrs:
             return ""
         problem = ""
         for name in present - wanted.keys():
-            # A default ACL of the directory above leaves traces; labels are the system's to give.
-            if is_kept(name) and not name.startswith(_SECURITY):
+            if _is_ours(name):
                 problem = self._change(target, name, None) or problem
         for name, value in wanted.items():
             problem = self._change(target, name, value) or problem
@@ -83,10 +115,26 @@ class RestoredXattrs:
                 reason = (error.strerror or "unknown error").lower()
                 return f"without its extended attribute {os.fsdecode(name)}: {reason}"
             self.not_set += 1
+            if error.errno in (errno.EOPNOTSUPP, errno.ENOTSUP):
+                self._not_ours.add(name.partition(b".")[0])
         return ""
+
+
+def _is_ours(name: bytes) -> bool:
+    """Whether an attribute that no row has is taken away.
+
+    A default ACL of the directory above leaves traces; labels are the system's to give.
+    """
+    return is_kept(name) and not name.startswith(_SECURITY)
 
 
 def _list(target: int | bytes) -> list[str]:
     if isinstance(target, int):
         return os.listxattr(target)
     return os.listxattr(target, follow_symlinks=False)
+
+
+def _get(target: int | bytes, name: bytes) -> bytes:
+    if isinstance(target, int):
+        return os.getxattr(target, name)
+    return os.getxattr(target, name, follow_symlinks=False)

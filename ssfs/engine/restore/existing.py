@@ -1,0 +1,142 @@
+"""What the target has already in an entry's place: is it right, and if only its metadata is not, it gets that.
+
+A file of the right size is read and digested, however right its times look: a bit that flipped on a disk changes
+neither. Reading it costs a third of its signature and nothing of the line.
+
+Metadata is set where a file is only if it has no other name and nobody else's hands on it (`Target.is_ours`).
+Else it is made anew, from itself. What is right in every respect stays, whatever its names.
+"""
+
+import contextlib
+import os
+
+from ssfs.delta.signature import signature_size
+from ssfs.engine.restore.contents import Basis, Copy
+from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
+from ssfs.engine.restore.options import Action
+from ssfs.engine.restore.run import Run
+from ssfs.engine.restore.walk import Item
+from ssfs.fsio.disk import COPY_BYTES
+from ssfs.fsio.sparse import is_empty_in_holes, read_at
+from ssfs.model.entry import Entry, Kind, kind_of_mode
+from ssfs.model.layout import Layout
+from ssfs.source.reading import digest_file, open_file
+from ssfs.source.xattrs import path_of
+
+_BASIS_MIN_BYTES = 16 << 10
+"""A smaller file is not worth a signature."""
+
+
+class Existing:
+    """Judges the entries of a target."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def is_settled(self, item: Item, status: os.stat_result) -> bool:
+        """Whether an entry need not be written; what it has in its place looks like `status`.
+
+        Counted then, with its metadata set.
+        """
+        entry = item.entry
+        if kind_of_mode(status.st_mode) != entry.kind:
+            return False
+        if entry.kind == Kind.FILE:
+            return status.st_size == entry.size and self._is_file_settled(item)
+        if not _is_same(entry, status, item.level.fd):
+            return False
+        there = path_of(entry.name, item.level.fd)
+        if self._run.target.lacks(entry, status, there):
+            # Its name may be another's by the time its metadata is set: it is made anew beside.
+            item.action = Action.METADATA
+            return False
+        self._unchanged(item, status, there)
+        return True
+
+    def _is_file_settled(self, item: Item) -> bool:
+        try:
+            with open_file(item.entry.name, item.level.fd) as fd:
+                return self._is_open_settled(item, fd)
+        except OSError:
+            return False
+
+    def _is_open_settled(self, item: Item, fd: int) -> bool:
+        """Likewise for an open file.
+
+        Raises:
+            OSError: It cannot be read, or not be made anew.
+        """
+        entry, target = item.entry, self._run.target
+        status = os.fstat(fd)
+        layout = Layout.of(entry.size, entry.holes)
+        digest, _ = digest_file(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
+        if digest != entry.digest or not is_empty_in_holes(fd, layout):
+            return False
+        if not target.lacks(entry, status, fd):
+            self._unchanged(item, status, fd)
+        elif not self._is_mended(item, fd, status):
+            return False
+        self._run.monitor.advance(0, entry.size, item.path)
+        return True
+
+    def _is_mended(self, item: Item, fd: int, status: os.stat_result) -> bool:
+        """Give a file with the right content the right metadata; False if it is not right any more."""
+        run = self._run
+        if not run.options.dry_run:
+            if run.target.is_ours(item.entry, status):
+                if not run.set_metadata(item.entry, fd, item.path):
+                    return True
+            elif not self._is_made_anew(item, fd):
+                return False
+            run.report_incomplete(item.path)
+        run.actions.add(Action.METADATA, item.path)
+        return True
+
+    def _unchanged(self, item: Item, status: os.stat_result, there: int | bytes) -> None:
+        self._run.target.count_unset(item.entry, status, there)
+        self._run.actions.add(None, item.path)
+
+    def _is_made_anew(self, item: Item, source_fd: int) -> bool:
+        """Put a copy of a right file in its place; False if it is not right any more."""
+
+        def fill(fd: int) -> bool:
+            layout = Layout.of(item.entry.size, item.entry.holes)
+            copy = Copy(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
+            buffer = memoryview(bytearray(min(COPY_BYTES, layout.data_bytes)))
+            while buffer and (count := read_at(source_fd, layout, buffer, copy.size)):
+                copy.write(buffer[:count])
+            return copy.is_of(item.entry)
+
+        return self._run.target.put(item.entry, item.level.fd, fill, lambda: False)
+
+
+def find_basis(item: Item) -> Basis | None:
+    """What the target has of a file, if it is worth a delta: the largest of all there is.
+
+    That is what is in its place, or what a killed restore has left of it.
+    """
+    names = [name for number, name in item.level.leftovers if number == item.entry.id]
+    if item.action is not Action.CREATE:
+        names.append(item.entry.name)
+    best: Basis | None = None
+    for name in names:
+        with contextlib.suppress(OSError), open_file(name, item.level.fd) as fd:
+            size = os.fstat(fd).st_size
+            is_worth_it = (
+                size >= _BASIS_MIN_BYTES and signature_size(size) <= CREDIT_SIGNATURE_BYTES
+            )
+            if is_worth_it and (best is None or size > best.size):
+                if best is not None:
+                    os.close(best.fd)
+                best = Basis(os.dup(fd), size)
+    return best
+
+
+def _is_same(entry: Entry, status: os.stat_result, parent_fd: int) -> bool:
+    """Whether what is no file and has an entry's kind is it, but for its metadata."""
+    if entry.kind != Kind.SYMLINK:
+        return entry.kind == Kind.FIFO or status.st_rdev == entry.rdev
+    try:
+        return os.readlink(entry.name, dir_fd=parent_fd) == entry.target
+    except OSError:
+        return False
