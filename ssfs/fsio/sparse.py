@@ -6,32 +6,31 @@ import os
 
 from ssfs.model.layout import MAX_EXTENTS, Layout
 
-_SECTOR_BYTES = 512
 _PIECE_BYTES = 1 << 20
 
 
 def find_layout(fd: int, status: os.stat_result) -> Layout:
     """Where an open file of this status has data; moves the descriptor's position.
 
-    Only what takes less room than its size is looked at closely. A file system that cannot tell has no holes.
+    A file without holes costs one call. The blocks that it takes do not tell: among them are those of its
+    extended attributes and extents, and room that was set aside. A file system that cannot tell has no holes.
     """
     size = status.st_size
-    if status.st_blocks * _SECTOR_BYTES >= size:
-        return Layout(size)
     extents: list[tuple[int, int]] = []
-    end = 0
+    start = end = 0
     while end < size:
         try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
             end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+            if start < end:
+                extents.append((start, end - start))
+            if end < size:
+                start = os.lseek(fd, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:
+            if error.errno == errno.ENXIO:  # a hole up to the end, or the file is shorter now
                 break
             if error.errno == errno.EINVAL:
                 return Layout(size)
             raise
-        if start < end:
-            extents.append((start, end - start))
         if len(extents) >= 4 * MAX_EXTENTS:
             extents = _joined(extents)
     return Layout(size, _joined(extents))

@@ -122,8 +122,6 @@ class Partials:
 
     def _stream_bytes(self, name: bytes, status: os.stat_result) -> int:
         """How much is in a part, holes left out."""
-        if status.st_blocks * 512 >= status.st_size:
-            return status.st_size
         with open_fd(name, _OPEN, dir_fd=self._fd) as fd:
             return find_layout(fd, status).data_bytes
 

@@ -15,6 +15,7 @@ from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
 from ssfs.store.version import Version
+from tests.fakes.comparing import assert_same_tree
 from tests.fakes.restores import restore_here, restore_remotely, store_of
 from tests.fakes.syncs import Backup
 from tests.fakes.trees import build_tree
@@ -26,30 +27,6 @@ Restore = Callable[..., RestoreResult]
 def restore(request: pytest.FixtureRequest) -> Restore:
     """Restores from a store of this machine, and the same through a server."""
     return request.param
-
-
-def seen(root: Path) -> dict[bytes, tuple]:
-    """Everything a restore must bring back, by path."""
-    found = {}
-    top = os.fsencode(root)
-    pending = [b"."]
-    while pending:
-        path = pending.pop()
-        full = os.path.join(top, path)
-        status = os.lstat(full)
-        content: bytes | list[bytes] = b""
-        if stat.S_ISREG(status.st_mode):
-            content = Path(os.fsdecode(full)).read_bytes()
-        elif stat.S_ISLNK(status.st_mode):
-            content = os.readlink(full)
-        elif stat.S_ISDIR(status.st_mode):
-            content = sorted(os.listdir(full))
-            pending += [os.path.join(path, name) for name in content]
-        found[path] = (
-            *(status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, status.st_rdev),
-            content,
-        )
-    return found
 
 
 @pytest.fixture
@@ -78,7 +55,7 @@ def test_version_comes_back_as_it_was(
     restore: Restore, backup: Backup, source: Path, tmp_path: Path
 ):
     result = restore(backup.newest(), tmp_path / "out")
-    assert seen(tmp_path / "out") == seen(source)
+    assert_same_tree(source, tmp_path / "out")
     assert (result.entries, result.problems, result.owners_not_set) == (6, [], 0)
     assert result.size_bytes == (3 << 20) + 6
 
@@ -90,7 +67,7 @@ def test_random_trees_come_back_as_they_were(restore: Restore, tmp_path: Path, s
     backup = Backup(tmp_path / "store")
     backup.sync(source)
     assert restore(backup.newest(), tmp_path / "out").problems == []
-    assert seen(tmp_path / "out") == seen(source)
+    assert_same_tree(source, tmp_path / "out")
 
 
 def test_parts_appear_under_their_own_names(
@@ -99,7 +76,7 @@ def test_parts_appear_under_their_own_names(
     out = tmp_path / "out"
     result = restore(backup.newest(), out, "a/b", "link", "a/b")
     assert sorted(os.listdir(out)) == ["b", "link"]
-    assert seen(out / "b") == seen(source / "a" / "b")
+    assert_same_tree(source / "a" / "b", out / "b")
     assert result.entries == 3
 
 
@@ -202,7 +179,7 @@ def test_the_root_means_everything(
     restore: Restore, backup: Backup, source: Path, tmp_path: Path, root: str
 ):
     restore(backup.newest(), tmp_path / "out", root)
-    assert seen(tmp_path / "out") == seen(source)
+    assert_same_tree(source, tmp_path / "out")
 
 
 def test_deep_and_wide_directories(restore: Restore, tmp_path: Path):
@@ -234,7 +211,7 @@ def test_names_of_any_bytes(restore: Restore, tmp_path: Path):
     backup = Backup(tmp_path / "store")
     backup.sync(source)
     assert restore(backup.newest(), tmp_path / "out").problems == []
-    assert seen(tmp_path / "out") == seen(source)
+    assert_same_tree(source, tmp_path / "out")
 
 
 @pytest.mark.needs_root
@@ -251,12 +228,12 @@ def test_special_files_come_back(restore: Restore, tmp_path: Path):
     old_mask = os.umask(0o077)
     try:
         assert restore(backup.newest(), tmp_path / "out").problems == []
-        assert seen(tmp_path / "out") == seen(source)
+        assert_same_tree(source, tmp_path / "out")
         # Once more, over what is there now.
         assert restore(backup.newest(), tmp_path / "out", "fifo", "null", "loop").problems == []
     finally:
         os.umask(old_mask)
-    assert {**seen(tmp_path / "out"), b".": None} == {**seen(source), b".": None}
+    assert_same_tree(source, tmp_path / "out", ignoring={"root"})
 
 
 @pytest.mark.needs_root

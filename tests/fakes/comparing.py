@@ -289,7 +289,7 @@ class _Comparison:
     ) -> Iterator[Difference]:
         elsewhere = left.st_dev != right.st_dev and "holes elsewhere" in self._ignoring
         with_holes = "holes" not in self._ignoring and not elsewhere
-        if not with_holes and "content" in self._ignoring:
+        if left.st_size == 0 or (not with_holes and "content" in self._ignoring):
             return
         with _opened(self._left, name) as one, _opened(self._right, name) as other:
             ours, theirs = data_extents(one, left.st_size), data_extents(other, left.st_size)

@@ -31,7 +31,7 @@ SMALL = 128 * 1024
 
 _CANNOT = {
     *(errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EFBIG, errno.ENOSPC, errno.EINVAL),
-    *(errno.ERANGE, errno.E2BIG, errno.EOVERFLOW),
+    *(errno.ERANGE, errno.E2BIG, errno.EOVERFLOW, errno.ENAMETOOLONG),
 }
 
 # Of a POSIX ACL's entries: tags, and the id of those that name nobody.
@@ -153,7 +153,11 @@ def _symlinks(case: _Case) -> None:
     targets = [b"directory", b"directory/", b".", b"..", b"/", b"/nowhere", b"../../up", b"loop-8"]
     targets += [b"\xff\xfe", b"new\nline", b" ", b"a//b/./c", b"\\", b"x" * 4095, b"e\xcc\x81"]
     for number, target in enumerate(targets):
-        os.symlink(target, os.fsencode(case / f"to-{number}"))
+        link = case / f"to-{number}"
+        # xfs has room for 1024 bytes.
+        case.attempt(
+            link.name, lambda link=link, target=target: os.symlink(target, os.fsencode(link))
+        )
     os.symlink("loop", case / "loop")
     os.utime(case / "loop", ns=(0, -1_234_567_891), follow_symlinks=False)
 
@@ -324,9 +328,6 @@ def _holes(case: _Case) -> None:
     _sparse(case / "zeros among data and holes", MIB, [(0, data + bytes(8 * BLOCK) + data)])
     # Zero runs at the edges of what a buffer may be.
     _sparse(case / "zeros at edges", MIB, [(65_535, bytes(2)), (MIB // 2, b"x" * 65_536 + b"\0")])
-    with open(case / "preallocated", "wb") as file:
-        case.attempt("preallocated", lambda: os.posix_fallocate(file.fileno(), 0, MIB))
-        file.write(data)
 
 
 def _huge_hole(case: _Case) -> None:

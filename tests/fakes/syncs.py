@@ -51,10 +51,15 @@ class CutSocket(socket.socket):
 
 
 class Backup:
-    """A store with one task, and syncs into it."""
+    """A store with one task, and syncs into it.
+
+    Attributes:
+        client_clock: Of the next syncs' client, unless it is the server's.
+    """
 
     def __init__(self, path: Path, policy: Policy = KEEP_ALL, clock: Clock | None = None):
         self.clock = clock or SystemClock()
+        self.client_clock: Clock | None = None
         self.path = path
         if path.exists() and (path / "store.toml").exists():
             self.store = Store.open(os.fsencode(path))
@@ -98,7 +103,8 @@ class Backup:
         try:
             with Channel(ours, Role.CLIENT) as channel:
                 greet_server(channel)
-                return send_version(channel, request, cache_root(), NullMonitor(), self.clock)
+                clock = self.client_clock or self.clock
+                return send_version(channel, request, cache_root(), NullMonitor(), clock)
         finally:
             server.join()
             if self.errors:

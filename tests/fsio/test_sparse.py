@@ -51,10 +51,30 @@ def test_what_is_written_by_a_layout_has_it(file, size, extents):
     assert is_empty_in_holes(file, layout)
 
 
-def test_a_file_without_holes_is_not_looked_at_closely(file, monkeypatch):
-    os.write(file, b"x" * 3 * BLOCK)
-    monkeypatch.setattr(os, "lseek", None)
-    assert layout_of(file).extents() == [(0, 3 * BLOCK)]
+def test_a_file_without_holes_costs_one_call(file, monkeypatch):
+    os.write(file, b"x" * 100_000)
+    status, calls, lseek = os.fstat(file), [], os.lseek
+    monkeypatch.setattr(
+        os, "lseek", lambda *arguments: calls.append(arguments) or lseek(*arguments)
+    )
+    assert find_layout(file, status).holes == b""
+    assert len(calls) == 1
+
+
+def test_a_file_that_was_emptied_meanwhile_has_nothing_but_a_hole(file):
+    os.write(file, b"x" * 100_000)
+    status = os.fstat(file)
+    os.ftruncate(file, 0)
+    assert list(find_layout(file, status).extents()) == []
+
+
+def test_blocks_that_are_no_data_hide_no_holes(file):
+    """Three blocks by its size, three by its status: two of data, and one of attributes."""
+    os.ftruncate(file, 2 * BLOCK + 100)
+    os.pwrite(file, b"x" * BLOCK, 0)
+    os.pwrite(file, b"y" * 100, 2 * BLOCK)
+    os.setxattr(file, "user.large", bytes(1000))
+    assert list(layout_of(file).extents()) == [(0, BLOCK), (2 * BLOCK, 100)]
 
 
 def test_reading_ends_where_the_file_does(file):
