@@ -21,7 +21,7 @@ from tests.system.programs import mounted, ssfs, sync
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
 
 MANY = [
-    30_000,
+    10_000,
     pytest.param(200_000, marks=[pytest.mark.bench, pytest.mark.timeout(1800)]),
 ]
 # The kernel cannot ask this mount for holes.
