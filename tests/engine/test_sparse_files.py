@@ -6,10 +6,11 @@ import random
 import pytest
 
 from ssfs.clock import SystemClock
+from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.local import restore_version
 from ssfs.monitor import NullMonitor
 from tests.fakes.comparing import assert_same_tree
-from tests.fakes.restores import restore_remotely
+from tests.fakes.restores import RestoreServer, request_of, restore_remotely
 from tests.fakes.syncs import Backup, row, stored
 
 BLOCK = 4096
@@ -126,4 +127,20 @@ def test_a_restore_mends_what_lies_in_holes_of_the_target(backup, source, tmp_pa
             file.seek(50 * MIB)
             file.write(b"\1")
     assert restore_remotely(backup.newest(), target).problems == []
+    assert_same_tree(source, target, ignoring={"root"})
+
+
+def test_a_restore_sends_only_what_changed_in_a_sparse_file(backup, source, tmp_path):
+    backup.sync(source)
+    target = tmp_path / "target"
+    restore_remotely(backup.newest(), target)
+    with open(target / "image", "r+b") as file:
+        file.seek(100 * MIB + 5000)
+        file.write(b"damage")
+    server = RestoreServer(backup.path)
+    with server.session() as channel:
+        fetch_version(
+            channel, request_of(backup.newest()), os.fsencode(target), NullMonitor(), SystemClock()
+        )
+        assert channel.received_bytes < 60_000
     assert_same_tree(source, target, ignoring={"root"})

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from ssfs.delta.basis import Basis
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import COPY_BYTES, write_all
 from ssfs.fsio.sparse import read_at, write_at
@@ -59,13 +60,6 @@ class Copy:
         if self.layout.is_sparse:
             os.ftruncate(self._fd, entry.size)
         return self._hasher.digest() == entry.digest
-
-
-class Basis(NamedTuple):
-    """The target's own file, open, and how much of it counts."""
-
-    fd: int
-    size: int
 
 
 class Outcome(NamedTuple):

@@ -149,7 +149,7 @@ class Entries:
         if self._contents.wants_bases and _data_of(item) > INLINE_MAX_BYTES:
             basis = find_basis(item)
         if basis is not None:
-            while self._queue and not self._contents.has_credit(basis.size):
+            while self._queue and not self._contents.has_credit(basis.size_bytes):
                 self._put(self._queue.popleft())
         self._contents.ask(item.entry, basis)
         self._queue.append(item)

@@ -10,14 +10,15 @@ Else it is made anew, from itself. What is right in every respect stays, whateve
 import contextlib
 import os
 
+from ssfs.delta.basis import Basis
 from ssfs.delta.signature import signature_size
-from ssfs.engine.restore.contents import Basis, Copy
+from ssfs.engine.restore.contents import Copy
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.options import Action
 from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Item
 from ssfs.fsio.disk import COPY_BYTES
-from ssfs.fsio.sparse import is_empty_in_holes, read_at
+from ssfs.fsio.sparse import DataFile, find_layout, is_empty_in_holes, read_at
 from ssfs.model.entry import Entry, Kind, kind_of_mode
 from ssfs.model.layout import Layout
 from ssfs.source.reading import digest_file, open_file
@@ -121,14 +122,15 @@ def find_basis(item: Item) -> Basis | None:
     best: Basis | None = None
     for name in names:
         with contextlib.suppress(OSError), open_file(name, item.level.fd) as fd:
-            size = os.fstat(fd).st_size
+            layout = find_layout(fd, os.fstat(fd))
+            size = layout.data_bytes
             is_worth_it = (
                 size >= _BASIS_MIN_BYTES and signature_size(size) <= CREDIT_SIGNATURE_BYTES
             )
-            if is_worth_it and (best is None or size > best.size):
+            if is_worth_it and (best is None or size > best.size_bytes):
                 if best is not None:
-                    os.close(best.fd)
-                best = Basis(os.dup(fd), size)
+                    best.close()
+                best = Basis([DataFile(os.dup(fd), layout).plain_or_self()])
     return best
 
 

@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 
+from ssfs.delta.basis import Basis
 from ssfs.delta.errors import DeltaError
 from ssfs.delta.patch import apply_delta
-from ssfs.engine.restore.contents import Basis, Copy
+from ssfs.engine.restore.contents import Copy
 from ssfs.errors import RemoteProtocolError
 from ssfs.model.entry import Entry
 from ssfs.protocol.messages import FileDelta, FileRaw, Message
@@ -46,7 +47,7 @@ class Stream:
                 if len(self._delta) > _MAX_DELTA_BYTES:
                     raise RemoteProtocolError("A delta longer than its segment")
                 if last:
-                    self._patch(self._basis.fd, bytes(self._delta))
+                    self._patch(self._basis, bytes(self._delta))
                     self._delta.clear()
             case _:
                 raise stray(self._entry.id)
@@ -59,12 +60,12 @@ class Stream:
         with self._noting_failures():
             self._copy.write(content)
 
-    def _patch(self, basis_fd: int, delta: bytes) -> None:
+    def _patch(self, basis: Basis, delta: bytes) -> None:
         if self._is_spoilt:
             return
         limit = min(SEGMENT_BYTES, self._copy.layout.data_bytes - self._copy.size)
         with self._noting_failures():
-            apply_delta(basis_fd, delta, self._copy.write, limit=limit)
+            apply_delta(basis, delta, self._copy.write, limit=limit)
 
     @contextlib.contextmanager
     def _noting_failures(self) -> Iterator[None]:

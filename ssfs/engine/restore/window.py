@@ -12,12 +12,12 @@ of them is taken in as the server must get rid of to hear us.
 """
 
 import collections
-import os
 from typing import NamedTuple
 
+from ssfs.delta.basis import Basis
 from ssfs.delta.signature import signature, signature_size
 from ssfs.engine.refusal import hear
-from ssfs.engine.restore.contents import DAMAGED, Basis, Copy, Outcome
+from ssfs.engine.restore.contents import DAMAGED, Copy, Outcome
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.stream import Stream, stray, too_much
 from ssfs.errors import InternalError, RemoteProtocolError
@@ -54,7 +54,7 @@ class _Asked(NamedTuple):
     def close(self) -> None:
         """Close the basis."""
         if self.basis is not None:
-            os.close(self.basis.fd)
+            self.basis.close()
 
 
 class ChannelContents:
@@ -104,7 +104,7 @@ class ChannelContents:
         pieces = [] if basis is None else _signature_of(basis)
         if basis is None or not pieces:
             if basis is not None:
-                os.close(basis.fd)
+                basis.close()
             self._note(_Asked(entry, None, 0))
             self._unsent.append(entry.id)
             if len(self._unsent) >= _MOST_IDS_PER_FRAME:
@@ -220,7 +220,7 @@ def _signature_of(basis: Basis) -> list[bytes]:
     """The signature of the target's own file, in pieces; none if it cannot be read."""
     try:
         # All of it first: one that breaks off could not be taken back.
-        return list(signature(basis.fd, basis.size))
+        return list(signature(basis.for_signature(), basis.size_bytes))
     except OSError:
         return []
 
