@@ -388,7 +388,7 @@ class _Judge:
             self.bad[ino] = (entry.digest, problem)
             self._verified.remove(ino)
         else:
-            self._verified.add(ino, entry.digest)
+            self._verified.add(ino, entry.digest, entry.size)
         return problem
 
     def _look(self, entry: Entry, dir_fd: int) -> str | None:

@@ -10,6 +10,8 @@ from ssfs.fsio.sparse import is_empty_in_holes, read_at
 from ssfs.model.entry import Entry
 from ssfs.model.layout import ContentHasher, Layout
 
+_UNCACHED_BYTES = 1 << 20
+"""Smaller files stay in the kernel's cache: to drop them costs more than to read them."""
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -52,7 +54,7 @@ def digest_stored(
 def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | None = None) -> str:
     """What is wrong with an open data file: "" if it is what its row says.
 
-    It is read from the disk where the kernel lets us, and leaves nothing behind in its cache.
+    A large one is read from the disk where the kernel lets us, and leaves nothing behind in its cache.
 
     Raises:
         OSError: `take` raises it; what the disk says is a fault.
@@ -64,7 +66,9 @@ def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | 
     if status.st_size != entry.size:
         return f"{status.st_size:,} bytes long instead of {entry.size:,}"
     layout = Layout.of(entry.size, entry.holes)
-    forget_cached(fd)
+    is_large = layout.data_bytes >= _UNCACHED_BYTES
+    if is_large:
+        forget_cached(fd)
     try:
         if digest_stored(fd, layout, take) != entry.digest:
             return "its content has changed"
@@ -75,5 +79,6 @@ def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | 
             raise
         return f"cannot be read: {(error.strerror or 'unknown error').lower()}"
     finally:
-        forget_cached(fd)
+        if is_large:
+            forget_cached(fd)
     return ""

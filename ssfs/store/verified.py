@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS verified (ino INTEGER PRIMARY KEY, digest BLOB NOT NU
 CREATE TABLE IF NOT EXISTS run (started INTEGER NOT NULL);
 """
 _COMMIT_EVERY = 2000
+_COMMIT_BYTES = 1 << 30
 _DIGEST_BYTES = 16
 """Of the digest, enough to tell whether an inode number has come to mean another file."""
 _US = 1_000_000
@@ -34,6 +35,7 @@ class VerifiedFiles:
         self.is_resumed = False
         self._database = _open(task_path)
         self._pending = 0
+        self._pending_bytes = 0
         self._now = 0
 
     def begin(self, now: int, older_than_s: int | None, *, is_whole: bool) -> None:
@@ -63,12 +65,13 @@ class VerifiedFiles:
         row = self._database.execute(query, (_signed(ino),)).fetchone()
         return row is not None and row[0] == digest[:_DIGEST_BYTES] and row[1] >= self.since
 
-    def add(self, ino: int, digest: bytes) -> None:
-        """A file was read and is right."""
+    def add(self, ino: int, digest: bytes, size_bytes: int) -> None:
+        """A file was read and is right; what is killed now reads a GiB or 2,000 files again at most."""
         values = (_signed(ino), digest[:_DIGEST_BYTES], self._now)
         self._database.execute("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", values)
         self._pending += 1
-        if self._pending >= _COMMIT_EVERY:
+        self._pending_bytes += size_bytes
+        if self._pending >= _COMMIT_EVERY or self._pending_bytes >= _COMMIT_BYTES:
             self.save()
 
     def remove(self, ino: int) -> None:
@@ -84,7 +87,7 @@ class VerifiedFiles:
     def save(self) -> None:
         """Keep what was found so far."""
         self._database.commit()
-        self._pending = 0
+        self._pending = self._pending_bytes = 0
 
     def close(self) -> None:
         """Keep what was found, and close it."""
