@@ -1,5 +1,6 @@
 """What a restore deletes, and that neither it nor a deletion leads outside of the target."""
 
+import errno
 import os
 import random
 import socket
@@ -82,6 +83,27 @@ def test_what_the_version_does_not_have_is_deleted(restore, tmp_path, source):
     assert (result.deleted, foreseen.deleted, result.problems) == (6, 6, [])
     assert {b"stray", b"a/new", b"a/new/deep/er", b"a/new/out"} <= set(deleted)
     assert_same_tree(tmp_path / "as-it-was", source)
+
+
+def test_nothing_is_deleted_where_the_backup_could_not_look(restore, tmp_path, source, monkeypatch):
+    backup = Backup(tmp_path / "store")
+    backup.sync(source)
+    (source / "a" / "b" / "new").write_text("never seen")
+    (source / "stray").mkdir()
+    listdir = os.listdir
+
+    def failing(fd: int | bytes) -> list[str]:
+        if isinstance(fd, int) and os.readlink(f"/proc/self/fd/{fd}").endswith("/source/a/b"):
+            raise OSError(errno.EIO, "Input/output error")
+        return listdir(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", failing)
+        assert [problem.path for problem in backup.sync(source).problems] == [b"a/b"]
+    (source / "a" / "stray").write_text("x")
+    result = restore(backup.newest(), source, options=RestoreOptions(in_place=True, deletes=True))
+    assert (result.deleted, result.problems) == (1, [])
+    assert (source / "a" / "b" / "new").read_text() == "never seen"
 
 
 def test_deletion_is_confined_to_what_is_restored(restore, tmp_path, source):

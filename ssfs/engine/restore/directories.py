@@ -14,7 +14,7 @@ from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Level
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import mount_of, open_directory
-from ssfs.model.entry import Entry
+from ssfs.model.entry import Entry, Flag
 
 _NOT_A_DIRECTORY = (errno.ENOTDIR, errno.ELOOP)
 
@@ -187,7 +187,14 @@ class Directories:
         run.monitor.advance(1, 0, level.path)
 
     def _remove_extras(self, level: Level, entry: Entry) -> None:
-        """Remove what the version does not have, if this is still the file system of the target."""
+        """Remove what the version does not have, if this is still the file system of the target.
+
+        Of a directory that could not be seen when the version was made, nobody knows what it lacked.
+        """
+        if entry.flags & Flag.STALE:
+            where = os.fsdecode(level.path)
+            self._run.monitor.note(f"Not seen by that backup: nothing is deleted in {where}")
+            return
         try:
             if self._is_here(level):
                 self._run.deletion.remove_extras(entry, level.fd, level.path)
