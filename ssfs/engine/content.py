@@ -146,7 +146,7 @@ class ContentSender:
     def _take_open(self, fd: int, found: Found) -> None:
         status = os.fstat(fd)
         layout = find_layout(fd, status)
-        if layout.data_bytes > INLINE_MAX_BYTES or not self._take_small(fd, found):
+        if not self._take_small(fd, found, status, layout):
             self._take_large(fd, found, status, layout)
 
     def _take_large(self, fd: int, found: Found, status: os.stat_result, layout: Layout) -> None:
@@ -184,12 +184,13 @@ class ContentSender:
             (partial.size if partial else 0) + known_bytes,
         )
 
-    def _take_small(self, fd: int, found: Found) -> bool:
-        """Read a small file and send what is needed; False if it is not small after all."""
+    def _take_small(self, fd: int, found: Found, before: os.stat_result, layout: Layout) -> bool:
+        """Read a small file and send what is needed; False if it is not small (any more)."""
         content, now, is_stable, xattrs = b"", found.now, False, b""
-        for _ in range(ATTEMPTS):
-            before = os.fstat(fd)
-            layout = find_layout(fd, before)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                before = os.fstat(fd)
+                layout = find_layout(fd, before)
             if layout.data_bytes > INLINE_MAX_BYTES:
                 return False
             content = read_stream(fd, layout)

@@ -16,6 +16,17 @@ def find_layout(fd: int, status: os.stat_result) -> Layout:
     extended attributes and extents, and room that was set aside. A file system that cannot tell has no holes.
     """
     size = status.st_size
+    try:
+        is_dense = size == 0 or os.lseek(fd, 0, os.SEEK_HOLE) >= size
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.EINVAL):
+            raise
+        is_dense = error.errno == errno.EINVAL
+    return Layout(size) if is_dense else Layout(size, _extents(fd, size))
+
+
+def _extents(fd: int, size: int) -> list[tuple[int, int]]:
+    """(offset, length) of the data of a file that has holes."""
     extents: list[tuple[int, int]] = []
     start = end = 0
     while end < size:
@@ -28,12 +39,10 @@ def find_layout(fd: int, status: os.stat_result) -> Layout:
         except OSError as error:
             if error.errno == errno.ENXIO:  # a hole up to the end, or the file is shorter now
                 break
-            if error.errno == errno.EINVAL:
-                return Layout(size)
             raise
         if len(extents) >= 4 * MAX_EXTENTS:
             extents = _joined(extents)
-    return Layout(size, _joined(extents))
+    return _joined(extents)
 
 
 def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
