@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from ssfs.cli.output import bytes_text, complain, counted, path_text, problem_text, safe_text
 from ssfs.cli.output import seconds_text as duration
@@ -25,7 +22,6 @@ from ssfs.monitor import Monitor
 _QUIET_START_S = 1.0
 _LINE_EVERY_S = 10.0
 _LOOK_EVERY_CALLS = 64
-_FRAMES_PER_S = 4
 
 
 @contextlib.contextmanager
@@ -41,7 +37,10 @@ def open_progress(clock: Clock, *, quiet: bool, verbose: bool) -> Iterator[Monit
     if quiet:
         display = _NoDisplay()
     elif sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        display = _LiveLine()
+        # A quarter of what a sync takes to start: not for cron.
+        from ssfs.cli.live import LiveLine  # noqa: PLC0415
+
+        display = LiveLine()
     else:
         display = _Lines(clock)
     progress = _Progress(clock, display, verbose=verbose)
@@ -168,34 +167,3 @@ class _Lines:
 
     def close(self) -> None:
         pass
-
-
-class _LiveLine:
-    """One line on a terminal that is drawn over and over, by a thread of its own."""
-
-    def __init__(self) -> None:
-        self._live: Live | None = None
-
-    def update(self, progress: _Progress) -> None:
-        if self._live is None:
-            self._live = Live(
-                console=Console(stderr=True),
-                get_renderable=lambda: Text(progress.text(), no_wrap=True, overflow="ellipsis"),
-                refresh_per_second=_FRAMES_PER_S,
-                transient=True,
-                # Otherwise what is printed meanwhile would go to stderr even if meant for stdout.
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-
-    def say(self, text: str) -> None:
-        if self._live is None:
-            complain(text)
-        else:
-            self._live.console.print(Text(f"ssfs: {safe_text(text)}"), soft_wrap=True)
-
-    def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
