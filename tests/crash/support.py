@@ -75,7 +75,7 @@ class Rig:
 
     @property
     def sync_arguments(self) -> list[str]:
-        return ["sync", str(self.source), self.location, "--json"]
+        return ["sync", str(self.source), self.location, "--json", "--allow-shrink"]
 
     def copy(self, directory: Path) -> "Rig":
         """Another rig with a copy of store and cache, and the same source."""
