@@ -23,6 +23,7 @@ from ssfs.engine.plan import (
     is_renumbered,
     is_untouched,
     judge_content,
+    lacks_link_group,
     renumbered,
     seen,
 )
@@ -250,7 +251,7 @@ class Comparison:
             record = renumbered(record, status)
         if record is not None and is_untouched(record, status):
             kind = Kind.DIRECTORY if is_directory else record.kind
-            if record.kind == kind and (is_directory or kind_of_mode(status.st_mode) == kind):
+            if record.kind == kind and (is_directory or self._is_same_leaf(record, status)):
                 return self._below(record.id, status) if is_directory else 0
         now = seen(0, parent, name, status, self._source.device)
         if self._source.ignore_inode:
@@ -268,6 +269,12 @@ class Comparison:
             self._renumbered += 1
         self._leaf(fd, now, record, path)
         return 0
+
+    def _is_same_leaf(self, record: Entry, status: os.stat_result) -> bool:
+        """Whether something untouched is of the recorded kind, and a hard link if it is one now."""
+        return kind_of_mode(status.st_mode) == record.kind and (
+            self._source.ignore_inode or not lacks_link_group(record, status)
+        )
 
     def _look(
         self, fd: int, name: bytes, record: Entry | None, path: bytes

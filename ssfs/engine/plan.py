@@ -94,6 +94,11 @@ def is_untouched(record: Entry, status: os.stat_result) -> bool:
     )
 
 
+def lacks_link_group(record: Entry, status: os.stat_result) -> bool:
+    """Whether a hard link was recorded as a file of its own: by a run that did not go by inode numbers."""
+    return not record.link_group and status.st_nlink > 1 and record.kind != Kind.DIRECTORY
+
+
 def is_renumbered(record: Entry, status: os.stat_result) -> bool:
     """Whether a file is as recorded but for its inode number, which no file can change."""
     return (

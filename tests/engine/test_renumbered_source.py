@@ -107,6 +107,22 @@ def test_number_of_an_earlier_run_makes_no_hard_link(tmp_path, real, backup):
     verify_version(backup.newest())
 
 
+def test_hard_links_are_known_again_once_numbers_are_not_ignored_any_more(real, backup):
+    os.link(real / "d" / "f0", real / "again")
+    os.symlink("away", real / "symlink")
+    os.link(real / "symlink", real / "symlink again", follow_symlinks=False)
+    backup.sync(real, ignore_inode=True)
+    assert row(backup.newest(), "again").link_group == 0
+    result = backup.sync(real)
+    assert (result.counts.bytes_read, result.counts.metadata_only) == (0, 4)
+    assert row(backup.newest(), "again").link_group == row(backup.newest(), "d/f0").link_group != 0
+    assert row(backup.newest(), "symlink").link_group != 0
+    # Ignored again: what is recorded of an unchanged file stays.
+    for ignore_inode in (True, False):
+        assert changes(backup.sync(real, ignore_inode=ignore_inode)) == (0, 0, 0, 0, 0)
+    assert row(backup.newest(), "again").link_group == row(backup.newest(), "d/f0").link_group != 0
+
+
 def test_changing_ctimes_too_mean_reading_and_nothing_else(tmp_path, real, backup):
     with serve(real, tmp_path / "shown") as faults:
         backup.sync(tmp_path / "shown", ignore_inode=True)
