@@ -132,3 +132,18 @@ def test_versions_shows_damage(damaged_history):
     assert [line["damaged"] for line in ssfs_json("versions", history.backup.path, expect=3)] == [
         *(0, 1, None, 0)
     ]
+
+
+def test_restore_holds_the_catalog_against_what_was_committed(history, tmp_path):
+    """Its rows say which owner and mode a file gets, and nothing else vouches for them."""
+    path = history.part(3, "catalog.db")
+    flip(path, path.read_bytes().rindex(b"inside"))
+    place = history.backup.path
+    for _ in range(2):
+        refused = run("restore", place, "latest", "--to", tmp_path / "out", expect=6)
+        assert "catalog of version 000003" in refused.error
+        assert not (tmp_path / "out").exists()
+    run("restore", place, "2", "--to", tmp_path / "out", expect=0)
+    # Whose record is lost, nothing is known of: its files are held against its rows all the same.
+    delete(history.part(2, "version.toml"))
+    run("restore", place, "2", "--to", tmp_path / "again", expect=0)

@@ -60,14 +60,24 @@ def restore_version(
 
 
 def check_usable(version: Version, damage: Damage, *, damaged_ok: bool = False) -> None:
-    """Refuse a version whose catalog is known to be damaged: its rows may say anything.
+    """Refuse a version whose catalog is known to be damaged, or seen to be: its rows may say anything.
 
     Raises:
         CorruptStore: It is.
     """
-    if damage.catalog and not damaged_ok:
+    if damaged_ok:
+        return
+    problem = damage.catalog
+    if not problem and version.is_intact():
+        try:
+            version.check_catalog_file()
+        except CorruptStore:
+            problem = "some of its bytes are not those that were committed"
+        except OSError as error:
+            problem = f"cannot be read: {(error.strerror or 'unknown error').lower()}"
+    if problem:
         raise CorruptStore(
-            f"The catalog of version {version.id} is damaged: {damage.catalog}",
+            f"The catalog of version {version.id} is damaged: {problem}",
             path=version.path,
             remedy="choose another version; --damaged-ok restores what it says all the same",
         )
