@@ -102,7 +102,14 @@ def parse_location(text: bytes) -> Place:
     path, point, task = _split_store(text)
     if not path:
         raise ConfigError("The location names no store", path=text, remedy=_LOCAL_FORM)
-    return LocalPlace(os.path.abspath(path), point, task)
+    try:
+        return LocalPlace(os.path.abspath(path), point, task)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "The current directory is gone",
+            path=text,
+            remedy="write the whole path, or change to another",
+        ) from error
 
 
 def _parse_tls(text: bytes) -> TlsPlace:
