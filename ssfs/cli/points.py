@@ -5,7 +5,7 @@ import click
 from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import parse_store_location, spell
 from ssfs.cli.options import PATH, examples, json_option, quiet_option, verbose_option
-from ssfs.cli.output import emit, emit_json, safe_text
+from ssfs.cli.output import complain, emit, emit_json, safe_text
 from ssfs.cli.policies import policy_text
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
@@ -28,11 +28,12 @@ def points(*, store: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCo
 
     With -q: the locations of the tasks only, one a line. With -v: the numbers of versions too.
 
-    With --json: a list of objects {point, policy: {days, weeks, months, keep_last}, tasks}, where
+    With --json: a list of objects {point, policy: {days, weeks, months, keep_last}, tasks, lost}, where
     tasks is a list of {task, owner, source, versions (their number), last_version, last_mount_name,
-    last_started (UTC)}; the last three are null as long as there is no version.
+    last_started (UTC)}; the last three are null as long as there is no version; and lost, the names of
+    tasks whose settings are lost.
 
-    Exit codes: 0 done; 6 no store there, or it cannot be read.
+    Exit codes: 0 done; 3 the settings of a task are lost; 6 no store there, or it cannot be read.
     """
     place = parse_store_location(store)
     with open_session(place) as session:
@@ -45,7 +46,12 @@ def points(*, store: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCo
                 emit(safe_text(spell(place, line.point, task.task)))
     else:
         _show(found, verbose=verbose)
-    return ExitCode.DONE
+    for line in found:
+        for name in line.lost:
+            complain(
+                f"The settings of task {line.point}/{name} are lost: `ssfs recover` makes them anew"
+            )
+    return ExitCode.PROBLEMS if any(line.lost for line in found) else ExitCode.DONE
 
 
 def _show(lines: tuple[PointLine, ...], *, verbose: bool) -> None:

@@ -4,7 +4,7 @@ from ssfs.clock import Clock
 from ssfs.engine.expire import ExpiryPlan, plan_expiry
 from ssfs.engine.selection import choose_task, mount_names
 from ssfs.fsio.disk import store_errors
-from ssfs.model.peer import Peer
+from ssfs.model.peer import LOCAL, Peer
 from ssfs.protocol.requests import (
     ListVersions,
     PointLine,
@@ -43,7 +43,8 @@ def _point_line(point: Point, peer: Peer) -> PointLine:
         for task in point.tasks()
         if peer.may_read_task(point.name, task.settings.owner)
     )
-    return PointLine(point.name, point.settings.policy, tuple(tasks))
+    lost = tuple(point.lost_tasks()) if peer == LOCAL else ()
+    return PointLine(point.name, point.settings.policy, tuple(tasks), lost)
 
 
 def _task_line(task: Task) -> TaskLine:

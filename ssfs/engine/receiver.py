@@ -19,6 +19,7 @@ from ssfs.errors import (
     StoreLocked,
     TrustError,
 )
+from ssfs.fsio.disk import open_directory
 from ssfs.model.entry import GROUP, ROOT_ID, USER
 from ssfs.model.peer import Peer
 from ssfs.model.version import (
@@ -157,6 +158,7 @@ def _newest_intact(task: Task) -> Version | None:
                 continue
             with version.share(), version.catalog() as catalog:
                 version.check_catalog_file()
+                os.close(open_directory(os.path.join(version.path, b"tree")))
                 if catalog.logical_digest().hex() == version.record().catalog_digest:
                     return version
         except (CorruptStore, StoreLocked, OSError):

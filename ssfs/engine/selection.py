@@ -13,7 +13,7 @@ import os
 import re
 
 from ssfs.engine.rights import check_reading, check_use
-from ssfs.errors import ConfigError
+from ssfs.errors import ConfigError, CorruptStore
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import LOCAL, Peer
 from ssfs.model.version import parse_version_id, shown_names
@@ -51,9 +51,11 @@ def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
         TrustError: The peer may not read it.
     """
     tasks = readable_tasks(store, peer, point, task)
+    is_local = peer == LOCAL
+    if is_local and not task:
+        _check_none_lost(store, point)
     if len(tasks) == 1:
         return tasks[0]
-    is_local = peer == LOCAL
     if not tasks:
         raise ConfigError(
             f"Sync point {point!r} has no task "
@@ -68,6 +70,21 @@ def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
         f"Sync point {point!r} has several tasks: {names}",
         remedy=f"name one: {where}{point}/{tasks[0].name}",
     )
+
+
+def _check_none_lost(store: Store, point: str) -> None:
+    """Refuse to guess a task while one may be meant that cannot be opened.
+
+    Raises:
+        CorruptStore: There is such a one.
+    """
+    lost = store.point(point).lost_tasks()
+    if lost:
+        raise CorruptStore(
+            f"The settings (task.toml) of a task in sync point {point!r} are lost: {', '.join(lost)}",
+            path=store.path,
+            remedy="`ssfs recover` makes them anew; name another TASK to use that one",
+        )
 
 
 def mount_names(versions: list[Version]) -> dict[Version, str]:

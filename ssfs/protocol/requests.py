@@ -62,11 +62,19 @@ class TaskLine(Report, frozen=True):
 
 
 class PointLine(Report, frozen=True):
-    """A sync point in a list of them."""
+    """A sync point in a list of them.
+
+    Attributes:
+        point: Its name.
+        policy: What it keeps.
+        tasks: Those that the client may see, by name.
+        lost: Names of tasks whose settings are lost; only who is at the store's machine is told.
+    """
 
     point: str
     policy: Policy
     tasks: tuple[TaskLine, ...]
+    lost: tuple[str, ...] = ()
 
 
 class PointsReport(Report, frozen=True):

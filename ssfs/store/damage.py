@@ -14,7 +14,7 @@ import msgspec
 
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import fsync, open_directory
-from ssfs.store.textfile import FORMAT, parse_text, unseal, write_text_file
+from ssfs.store.textfile import FORMAT, damage_of_disk, parse_text, unseal, write_text_file
 
 MOST_LISTED = 50_000
 """A version with more damaged entries than these is damaged as a whole."""
@@ -108,16 +108,16 @@ def read_damage(directory: bytes, *, dir_fd: int | None = None) -> Damage:
         )
     except FileNotFoundError:
         return NO_DAMAGE
+    status = os.fstat(fd)
     try:
-        status = os.fstat(fd)
-        content = os.pread(fd, min(status.st_size, _MAX_BYTES), 0)
-    finally:
-        os.close(fd)
-    try:
+        with damage_of_disk(path):
+            content = os.pread(fd, min(status.st_size, _MAX_BYTES), 0)
         return parse_text(unseal(content, path), Damage, path)
     except CorruptStore as error:
         found = datetime.datetime.fromtimestamp(int(status.st_mtime), datetime.UTC)
         return Damage(FORMAT, (DamagedPart(_DAMAGE, error.problem, found),))
+    finally:
+        os.close(fd)
 
 
 def change_damage(directory: bytes, change: Callable[[Damage], Damage]) -> Damage:

@@ -250,15 +250,29 @@ class Point:
         self.settings, self.fault = settings, ""
 
     def tasks(self) -> list["Task"]:
-        """Its tasks, by name."""
+        """Its tasks, by name, but those whose settings are lost (`lost_tasks`)."""
         with store_errors(self.path):
             names = sorted(os.listdir(os.path.join(self.path, b"tasks")))
         tasks = []
         for name in names:
             path = os.path.join(self.path, b"tasks", name)
             if os.path.exists(os.path.join(path, b"task.toml")):
-                tasks.append(self.task(os.fsdecode(name)))
+                # One that is damaged must not stand in the way of the others.
+                with contextlib.suppress(CorruptStore):
+                    tasks.append(self.task(os.fsdecode(name)))
         return tasks
+
+    def lost_tasks(self) -> list[str]:
+        """The names of tasks with versions whose task.toml is lost or damaged: `tasks` leaves them out."""
+        known = {task.name for task in self.tasks()}
+        with store_errors(self.path):
+            names = sorted(os.listdir(os.path.join(self.path, b"tasks")))
+        return [
+            os.fsdecode(name)
+            for name in names
+            if os.fsdecode(name) not in known
+            and _has_names(os.path.join(self.path, b"tasks", name), b"versions")
+        ]
 
     def task(self, name: str) -> "Task":
         """A task.

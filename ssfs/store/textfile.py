@@ -1,7 +1,10 @@
 """The store's small text files: TOML, replaced durably, versioned (FORMAT.md, "Text files")."""
 
+import contextlib
 import datetime
+import errno
 import os
+from collections.abc import Iterator
 from typing import TypeVar
 
 import blake3
@@ -13,6 +16,9 @@ from ssfs.fsio.disk import read_file, replace_file
 
 FORMAT = 1
 _SEAL = b'checksum = "'
+
+_DAMAGE = {errno.EIO, errno.EISDIR, errno.ELOOP, errno.EUCLEAN, errno.EBADMSG}
+"""What reading says when it is the file that is damaged, and not we who may not read it."""
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,11 +40,24 @@ def read_text_file(name: bytes, kind: type[T], *, directory: bytes, dir_fd: int 
     path = os.path.join(directory, name)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY) if dir_fd is None else dir_fd
     try:
-        content = read_file(name, dir_fd=fd)
+        with damage_of_disk(path):
+            content = read_file(name, dir_fd=fd)
     finally:
         if dir_fd is None:
             os.close(fd)
     return parse_text(content, kind, path)
+
+
+@contextlib.contextmanager
+def damage_of_disk(path: bytes) -> Iterator[None]:
+    """Raise CorruptStore for a file that the disk does not give back, or that is no file any more."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
+        reason = (error.strerror or "unknown error").lower()
+        raise CorruptStore(f"Cannot be read: {reason}", path=path) from error
 
 
 def parse_text(content: bytes, kind: type[T], path: bytes) -> T:

@@ -15,7 +15,14 @@ from ssfs.fsio.lock import FileLock
 from ssfs.model.version import VersionId, VersionRecord, parse_version_id
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.damage import Damage, read_damage
-from ssfs.store.textfile import encode_text, parse_text, seal, unseal, write_text_file
+from ssfs.store.textfile import (
+    damage_of_disk,
+    encode_text,
+    parse_text,
+    seal,
+    unseal,
+    write_text_file,
+)
 
 
 class Pin(msgspec.Struct, frozen=True):
@@ -137,7 +144,8 @@ def read_record(directory: bytes) -> VersionRecord:
     try:
         fd = open_directory(directory)
         try:
-            content = read_file(b"version.toml", dir_fd=fd)
+            with damage_of_disk(path):
+                content = read_file(b"version.toml", dir_fd=fd)
         finally:
             os.close(fd)
     except FileNotFoundError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.errors import SsfsError
+from tests.cli.support import run
 from tests.damage.damages import (
     damaged,
     delete,
@@ -181,3 +182,55 @@ def test_names_and_links_that_are_not_the_catalogs(history):
     assert damaged(verify(history.backup.path)) == {"stranger": 1, "deep/link": 1, "small": 1}
     next_sync_is_right(history)
     assert damaged(verify(history.backup.path)) == {"stranger": 1}
+
+
+def unreadable(path):
+    """A directory has its place: to read it fails as a bad spot of the disk does, with an error of its own."""
+    path.unlink()
+    path.mkdir()
+
+
+@each_number
+@pytest.mark.parametrize("name", ["version.toml", "damage.toml"])
+def test_part_of_a_version_that_the_disk_does_not_give_back(history, number, name):
+    path = history.part(number, name)
+    path.touch()
+    unreadable(path)
+    # That of the list would be replaced, which a directory does not let happen.
+    found = damaged(verify(history.backup.path, records=name == "version.toml"))
+    assert found == ({"version.toml": 1} if name == "version.toml" else {})
+    history.check(*others(history, number))
+    next_sync_is_right(history)
+
+
+def no_directory(path):
+    delete(path)
+    path.touch()
+
+
+@pytest.mark.parametrize("action", [truncate, delete, no_directory])
+def test_tree_of_the_newest_version_that_nobody_verified(history, action):
+    action(history.part(3, "tree"))
+    next_sync_is_right(history)
+    history.check(*history.versions[:2])
+
+
+@pytest.mark.parametrize("action", [truncate, flip, delete, unreadable])
+def test_settings_of_another_task_stop_nobody(history, action):
+    backup = history.backup
+    backup.sync(history.source, task="other")
+    action(Path(os.fsdecode(backup.task("other").path)) / "task.toml")
+    # A quota is counted over all tasks.
+    run("point", f"{backup.path}::main", "--quota", "1G", expect=0)
+    next_sync_is_right(history)
+    assert [task.name for task in backup.store.point("main").tasks()] == ["task"]
+    assert backup.store.point("main").lost_tasks() == ["other"]
+    # Which of the two is meant nobody knows any more.
+    refused = run("delete", backup.path, "1", expect=6)
+    assert "lost: other" in refused.error
+    assert "ssfs recover" in refused.error
+    shown = run("points", backup.path, expect=3)
+    assert "other" in shown.error
+    if action is not unreadable:
+        run("recover", backup.path, expect=0)
+        run("points", backup.path, expect=0)
