@@ -76,6 +76,19 @@ def shrink_hold(newest: Version, released_through: int) -> ShrinkHold | None:
     return ShrinkHold(newest.id.sequence, shrunk)
 
 
+def files_before(task: Task, base: Version) -> int:
+    """How many files the source of the version after `base` is held against: before it shrank, if it has.
+
+    Raises:
+        CorruptStore: The base cannot be read.
+    """
+    hold = shrink_hold(base, task.settings.released_sequence)
+    if hold is not None:
+        return hold.shrunk.before
+    with base.catalog() as catalog:
+        return catalog.number("files")
+
+
 def expire(task: Task, now: datetime.datetime, *, automatic: bool) -> ExpiryPlan:
     """Move what the rule lets go to trash; deletes nothing yet (`empty_trash`).
 

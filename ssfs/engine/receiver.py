@@ -6,7 +6,7 @@ import os
 import msgspec
 
 from ssfs.clock import Clock
-from ssfs.engine.expire import clean_up, expire, shrink_hold
+from ssfs.engine.expire import clean_up, expire, files_before
 from ssfs.engine.incoming import Incoming
 from ssfs.engine.rows import send_catalog
 from ssfs.errors import (
@@ -106,7 +106,7 @@ def receive_version(
         clean_up(task)
         check_room(point)
         base = _newest_intact(task)
-        files_before = 0 if base is None else _files_before(task, base)
+        before = 0 if base is None else files_before(task, base)
         with Staging(task, base) as staging:
             channel.send(_opened(task, staging))
             try:
@@ -119,7 +119,7 @@ def receive_version(
             seconds = clock.monotonic_s() - start_s
             record = _record(task, staging, version_id, finish, clock, seconds)
             if not request.allow_shrink:
-                shrunk = judge_shrink(files_before, staging.catalog.counter("files"))
+                shrunk = judge_shrink(before, staging.catalog.counter("files"))
                 record = msgspec.structs.replace(record, shrunk=shrunk)
             staging.commit(version_id, record)  # R7
             channel.send(_committed(task, record, staging))
@@ -170,15 +170,6 @@ def _heal(task: Task) -> None:
     """Heal older versions with what has just come; what cannot be healed now stays on their lists."""
     with contextlib.suppress(StoreError, OSError):
         heal(task, task.versions()[-1:])
-
-
-def _files_before(task: Task, base: Version) -> int:
-    """How many files the source is held against: what it had before it shrank, if it has."""
-    hold = shrink_hold(base, task.settings.released_sequence)
-    if hold is not None:
-        return hold.shrunk.before
-    with base.catalog() as catalog:
-        return catalog.number("files")
 
 
 def _opened(task: Task, staging: Staging) -> Opened:

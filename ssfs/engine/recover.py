@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import msgspec
 
 from ssfs.clock import Clock
+from ssfs.engine.expire import files_before
 from ssfs.engine.receiver import root_metadata
 from ssfs.engine.verify import Damaged, Verification, VerifyOptions, heal_from
 from ssfs.errors import CorruptStore, SsfsError, StoreError
@@ -36,6 +37,7 @@ from ssfs.model.spelling import path_bytes
 from ssfs.model.version import (
     Counts,
     PointSettings,
+    Shrink,
     StoreSettings,
     TaskSettings,
     VersionRecord,
@@ -44,6 +46,7 @@ from ssfs.model.version import (
 )
 from ssfs.monitor import Monitor
 from ssfs.pki.certificate import read_certificate, to_der
+from ssfs.retention.shrink import judge_shrink
 from ssfs.store.damage import Damage, change_damage
 from ssfs.store.inspection import fault_of_catalog
 from ssfs.store.rebuild import rebuild_catalog
@@ -287,6 +290,7 @@ class Recovery:
                 catalog_digest=catalog.logical_digest().hex(),
                 counts=Counts(entries=catalog.number("entries"), bytes=catalog.number("bytes")),
                 root=root_metadata(catalog),
+                shrunk=_shrunk(task, version, catalog.number("files")),
             )
         self._put_record(version, record)
         self._recovered(
@@ -389,6 +393,18 @@ class Recovery:
                 with task.guard() as guard:
                     _discard_stray(version, item.path, guard)
         self._recovered(where, f"was {item.problem}: deleted")
+
+
+def _shrunk(task: Task, version: Version, files: int) -> Shrink | None:
+    """The flag of a version whose record is lost, judged anew: without it good versions would expire.
+
+    Whether somebody had said that it is meant is lost, too; then expiry holds until it is said again.
+    """
+    for base in reversed(task.versions()):
+        if base.id.sequence < version.id.sequence and base.is_intact():
+            with contextlib.suppress(CorruptStore):
+                return judge_shrink(files_before(task, base), files)
+    return None
 
 
 def _discard_stray(version: Version, path: str, guard: DirectoryLock) -> None:

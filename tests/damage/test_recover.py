@@ -312,3 +312,18 @@ def test_any_mix_of_damage_ends_in_a_store_that_tells_the_truth(history, seed):
     history.sync()
     history.check(history.versions[-1])
     shutil.rmtree(history.source)
+
+
+def test_flag_of_a_source_that_has_lost_its_files_outlives_its_record(history):
+    """Else the next sync would hold the source against what is left, and good versions would expire."""
+    kept = history.source.with_name("kept elsewhere")
+    history.source.rename(kept)
+    history.source.mkdir()
+    assert history.sync().shrunk
+    was = history.versions[-1].record().shrunk
+    delete(history.part(4, "version.toml"))
+    recover(history)
+    assert history.versions[-1].record().shrunk == was
+    result = history.sync()
+    assert result.shrunk == was
+    assert "Expiry holds" in result.expiry_held
