@@ -17,9 +17,11 @@ import pytest
 from ssfs.model.entry import Flag
 from ssfs.source.exclude import ExcludeOptions
 from tests.fakes.clock import FrozenClock
+from tests.fakes.restores import restore_here, restore_remotely
 from tests.fakes.sources import serve
 from tests.fakes.syncs import Backup, row, stored
 from tests.fakes.trees import verify_version
+from tests.mount.mounts import mounted
 
 
 @pytest.fixture
@@ -335,3 +337,35 @@ def test_directory_mounted_twice_is_backed_up_twice(source, backup):
         assert not backup.sync(source).problems
     assert row(backup.newest(), "z/e/deep").size == row(backup.newest(), "d/e/deep").size
     verify_version(backup.newest())
+
+
+@pytest.mark.needs_fuse
+def test_hard_link_that_could_not_be_seen_is_restored_and_shown_with_its_own_content(
+    tmp_path, source, backup
+):
+    """The file has changed since: one name is as the version before has it, the others are new."""
+    shown = tmp_path / "shown"
+    before, after = os.urandom(6000), os.urandom(7000)
+    (source / "d" / "first").write_bytes(before)
+    for name in ("x1", "x2"):
+        os.link(source / "d" / "first", source / name)
+    with serve(source, shown) as faults:
+        backup.sync(shown)
+        (source / "x1").write_bytes(after)
+        faults.set(list={"d": errno.EIO})
+        backup.sync(shown)
+    version = backup.newest()
+    assert row(version, "d/first").link_group == row(version, "x1").link_group != 0
+    wanted = {"d/first": before, "x1": after, "x2": after}
+    for number, restore in enumerate((restore_here, restore_remotely)):
+        target = tmp_path / f"target{number}"
+        restore(version, target)
+        assert {name: (target / name).read_bytes() for name in wanted} == wanted
+    with mounted(backup.task(), tmp_path / "mnt"):
+        tree = tmp_path / "mnt" / version.record().name
+        assert {name: (tree / name).read_bytes() for name in wanted} == wanted
+    # Seen again, they are one file again.
+    with serve(source, shown):
+        backup.sync(shown)
+    restore_here(backup.newest(), tmp_path / "again")
+    assert os.path.samefile(tmp_path / "again" / "d" / "first", tmp_path / "again" / "x1")

@@ -4,11 +4,19 @@ import array
 import bisect
 from collections.abc import Iterable
 
+_SHARED = ("size", "digest", "mode", "uid", "gid", "mtime_s", "mtime_ns", "xattrs")
+"""What is the same of all names of one file."""
 LINK_GROUPS = (
-    "SELECT link_group, min(id), count(*) FROM entry WHERE link_group > 0 "
-    "GROUP BY link_group HAVING count(*) > 1 ORDER BY link_group"
+    "SELECT link_group, min(id), count(*) FROM entry WHERE link_group > 0 "  # noqa: S608
+    "GROUP BY link_group HAVING count(*) > 1"
+    + "".join(f" AND min({name}) = max({name})" for name in _SHARED)
+    + " ORDER BY link_group"
 )
-"""The groups of more than one entry, as `LinkGroups` takes them."""
+"""The groups of more than one entry, as `LinkGroups` takes them.
+
+A group whose entries differ is none: one of them was read before the file changed, or could not be seen and is as the
+version before has it (stale). To link them would give all of them the content of one.
+"""
 
 
 class LinkGroups:
