@@ -6,6 +6,7 @@ its directory, if that is new too: it was deleted and made anew. What is in a di
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +16,9 @@ from ssfs.model.spelling import path_text
 from ssfs.protocol.questions import MAX_PATH_BYTES, DiffCounts, Difference
 from ssfs.store.catalog.difference import Differences
 from ssfs.store.catalog.reader import CatalogReader
+
+if TYPE_CHECKING:
+    from ssfs.store.catalog.links import LinkGroups
 
 _MOST_REMEMBERED = 50_000
 _FIELDS = {
@@ -97,6 +101,7 @@ class Comparer:
         if is_live:
             for name in ("xattrs", "holes", "hard links"):
                 del self._fields[name]
+        self._groups: tuple[LinkGroups, LinkGroups] | None = None
         # What a directory of the one catalog is in the other, 0 if nothing.
         remember = lru_cache(maxsize=_MOST_REMEMBERED)
         self._newer_of = remember(
@@ -182,7 +187,16 @@ class Comparer:
     def _differ(self, name: str, old: Entry, new: Entry) -> bool:
         if name == "mtime" and new.kind == Kind.DIRECTORY:
             return False  # follows from what is in it, which is told by itself
+        if name == "hard links":
+            return old.link_group != new.link_group and self._are_other_links(old, new)
         return any(getattr(old, column) != getattr(new, column) for column in self._fields[name])
+
+    def _are_other_links(self, old: Entry, new: Entry) -> bool:
+        """Whether a file has other names: the number of a group alone changes with the inode."""
+        if self._groups is None:
+            self._groups = (self._older.link_groups(), self._newer.link_groups())
+        older, newer = self._groups
+        return older.find(old.link_group) != newer.find(new.link_group)
 
     def _one(self, change: str, entry: Entry) -> None:
         """An entry that only one of the two has."""
