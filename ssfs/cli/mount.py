@@ -29,8 +29,10 @@ from ssfs.store.store import Task
     metavar="OPTIONS",
     default="",
     help="Comma-separated: allow_other (let other users in, as far as the modes of files allow), "
-    "numeric_ids (show owners by number, not by name), damaged_ok (let damaged files be read as "
-    "they are), idle=SECONDS, and such as noexec.",
+    "numeric_ids (show owners by number, not by name), owner=USER (show everything as one user's and "
+    "that user's primary group's), map=FILE (show owners as lines `user NAME_OR_NUMBER LOCAL` and "
+    "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are), "
+    "idle=SECONDS, and such as noexec.",
 )
 @quiet_option
 @verbose_option

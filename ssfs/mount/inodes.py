@@ -46,13 +46,13 @@ class Inodes:
     """
 
     def __init__(
-        self, clock: Clock, *, numeric_ids: bool, idle_s: float, damaged_ok: bool = False
+        self, clock: Clock, *, owners: Owners, idle_s: float, damaged_ok: bool = False
     ) -> None:
         self.mounted = Mounted(clock, OpenVersions(idle_s, damaged_ok=damaged_ok), idle_s)
         self._clock = clock
-        self._owners = Owners(numeric_ids=numeric_ids)
+        self._owners = owners
         self._owners_since_s = clock.monotonic_s()
-        self._own_ids = (os.geteuid(), os.getegid())
+        self._own_ids = owners.sole or (os.geteuid(), os.getegid())
 
     # -- what a number stands for ----------------------------------------------------------------
 

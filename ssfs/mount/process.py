@@ -36,6 +36,7 @@ from ssfs.fsio.disk import raise_descriptor_limit
 from ssfs.mount.mountpoint import SUBTYPE, check_fuse, check_mountpoint, find_mount, umount
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.options import MountOptions, parse_options
+from ssfs.mount.owners import Owners
 from ssfs.mount.tree import MountTarget, MountTree
 
 __all__ = ["MountOptions", "MountTarget", "mount", "parse_options", "umount"]
@@ -75,7 +76,7 @@ def mount(
     tree = MountTree(
         target,
         SystemClock(),
-        numeric_ids=options.numeric_ids,
+        owners=Owners(options.owners, sole=options.sole_owner),
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
     )

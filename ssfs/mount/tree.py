@@ -20,6 +20,7 @@ from ssfs.mount.attributes import (
 from ssfs.mount.handles import Handles
 from ssfs.mount.inodes import Inodes, NoEntry, WrongKind, row
 from ssfs.mount.names import Binding
+from ssfs.mount.owners import Owners
 from ssfs.mount.top import (
     Latest,
     Mounted,
@@ -46,7 +47,7 @@ class MountTree:
         target: MountTarget,
         clock: Clock,
         *,
-        numeric_ids: bool,
+        owners: Owners,
         idle_s: float,
         damaged_ok: bool = False,
     ) -> None:
@@ -55,11 +56,11 @@ class MountTree:
         Args:
             target: What to show: a store's points, a point's tasks or a task's versions.
             clock: The time.
-            numeric_ids: Show owners by the source's numbers, not by their names.
+            owners: Whose things are on this machine.
             idle_s: For how long after the last request a name or version counts as in use.
             damaged_ok: Let what is known to be damaged be read as it is.
         """
-        self._inodes = Inodes(clock, numeric_ids=numeric_ids, idle_s=idle_s, damaged_ok=damaged_ok)
+        self._inodes = Inodes(clock, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok)
         self.handles = Handles(self._inodes)
         self.store_path = os.path.abspath(_store_of(target).path)
         self._root = _root_directory(target, self._inodes.mounted)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import GROUP, ROOT_ID, USER, Kind, Principal
 from ssfs.model.version import RootMetadata
 from ssfs.mount.attributes import ABSENT, split_inode_number
 from ssfs.mount.handles import DirectoryItem
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
-from ssfs.mount.owners import NOBODY
+from ssfs.mount.owners import NOBODY, Owners
 from ssfs.mount.tree import MountTree
 from ssfs.store.store import Store, Task
 from tests.mount.stores import (
@@ -45,7 +46,9 @@ class Mount:
 
     def __init__(self, target: Store | Task, *, numeric_ids: bool = False) -> None:
         self.clock = HandClock()
-        self.tree = MountTree(target, self.clock, numeric_ids=numeric_ids, idle_s=60)
+        self.tree = MountTree(
+            target, self.clock, owners=Owners(OwnerMap(numeric=numeric_ids)), idle_s=60
+        )
 
     def at(self, path: str | bytes) -> int:
         """The inode number at a path below the root."""
