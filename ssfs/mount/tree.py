@@ -22,9 +22,9 @@ from ssfs.mount.inodes import Inodes, NoEntry, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import (
-    Latest,
     Mounted,
     PointDirectory,
+    Shortcut,
     StoreDirectory,
     TaskDirectory,
     TopDirectory,
@@ -60,9 +60,12 @@ class MountTree:
             idle_s: For how long after the last request a name or version counts as in use.
             damaged_ok: Let what is known to be damaged be read as it is.
         """
-        self._inodes = Inodes(clock, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok)
+        store = _store_of(target)
+        self._inodes = Inodes(
+            clock, store.zone, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok
+        )
         self.handles = Handles(self._inodes)
-        self.store_path = os.path.abspath(_store_of(target).path)
+        self.store_path = os.path.abspath(store.path)
         self._root = _root_directory(target, self._inodes.mounted)
 
     def check(self) -> None:
@@ -106,7 +109,7 @@ class MountTree:
         number, entry_id = split_inode_number(inode)
         if not number:
             node = self._inodes.node(entry_id)
-            (node.task if isinstance(node, Latest) else node).refresh()
+            (node.task if isinstance(node, Shortcut) else node).refresh()
             return self._inodes.target_attributes(node)
         binding = self._inodes.binding(number)
         if entry_id == ROOT_ID:
@@ -124,12 +127,12 @@ class MountTree:
                 raise WrongKind
             return entry.target
         node = self._inodes.node(entry_id)
-        if not isinstance(node, Latest):
+        if not isinstance(node, Shortcut):
             raise WrongKind
         node.task.refresh()
-        if node.task.latest_name is None:
+        if (target := node.target) is None:
             raise NoEntry
-        return os.fsencode(node.task.latest_name)
+        return os.fsencode(target)
 
     def xattr_names(self, inode: int) -> list[bytes]:
         """The names of an entry's extended attributes."""
