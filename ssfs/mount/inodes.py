@@ -19,6 +19,7 @@ from ssfs.mount.attributes import (
     top_attributes,
     version_attributes,
 )
+from ssfs.mount.facts import fact_xattr
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted, Shortcut, TaskDirectory, TopDirectory
@@ -139,10 +140,14 @@ class Inodes:
         """The attributes of an entry inside a version."""
         return entry_attributes(entry, binding, opened, self._owners)
 
-    def xattr(self, entry: Entry, name: bytes, opened: OpenVersion) -> bytes | None:
+    def xattr(
+        self, entry: Entry, name: bytes, binding: Binding, opened: OpenVersion
+    ) -> bytes | None:
         """One extended attribute of an entry; ACLs name this machine's users and groups."""
         value = opened.xattrs(entry).get(name)
-        if value is None or name not in ACLS:
+        if value is None:
+            return fact_xattr(entry, name, binding, opened)
+        if name not in ACLS:
             return value
 
         def local(kind: int, number: int) -> int:

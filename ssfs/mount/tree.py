@@ -135,7 +135,7 @@ class MountTree:
         return os.fsencode(target)
 
     def xattr_names(self, inode: int) -> list[bytes]:
-        """The names of an entry's extended attributes."""
+        """The names of an entry's extended attributes, those of the source."""
         number, entry_id = split_inode_number(inode)
         if not number:
             return []
@@ -143,12 +143,13 @@ class MountTree:
         return sorted(opened.xattrs(row(opened, entry_id)))
 
     def xattr(self, inode: int, name: bytes) -> bytes | None:
-        """The value of an extended attribute; None if there is no such."""
+        """The value of an extended attribute, also of one that is not listed; None if there is no such."""
         number, entry_id = split_inode_number(inode)
         if not number:
             return None
-        opened = self._inodes.use(self._inodes.binding(number))
-        return self._inodes.xattr(row(opened, entry_id), name, opened)
+        binding = self._inodes.binding(number)
+        opened = self._inodes.use(binding)
+        return self._inodes.xattr(row(opened, entry_id), name, binding, opened)
 
     def _parent(self, inode: int) -> int:
         number, entry_id = split_inode_number(inode)

@@ -6,12 +6,13 @@ import pwd
 import struct
 from pathlib import Path
 
+import blake3
 import pytest
 
 from ssfs.model.xattrs import acl_owners
 from tests.fakes.comparing import assert_same_tree
 from tests.fakes.syncs import Backup
-from tests.mount.mounts import errno_of, mounted
+from tests.mount.mounts import errno_of, mounted, run
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
 UNDEFINED = 2**32 - 1
@@ -150,3 +151,29 @@ def test_others_are_never_let_in_without_the_kernels_checks(backup, source, tmp_
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
         (line,) = (line for line in lines if str(mountpoint) in line)
         assert {"allow_other", "default_permissions"} <= set(line.split()[-1].split(","))
+
+
+def test_what_the_mount_tells_is_read_by_name_and_never_copied(backup, source, tmp_path):
+    os.setxattr(source / "directory", "user.ssfs.digest", b"the source's own")
+    backup.sync(source)
+    mountpoint = tmp_path / "mnt"
+    with mounted(backup.task(), mountpoint):
+        version = (mountpoint / "latest").resolve()
+        file = version / "directory/file"
+        digest = blake3.blake3(b"content").hexdigest()
+        assert os.getxattr(file, "user.ssfs.digest") == digest.encode()
+        (backed_up,) = backup.task().versions()
+        for path in (version, file.parent, file):
+            assert os.getxattr(path, "user.ssfs.version") == str(backed_up.id).encode()
+        assert errno_of(lambda: os.getxattr(file, "user.ssfs.stale")) == errno.ENODATA
+        assert os.getxattr(file.parent, "user.ssfs.digest") == b"the source's own"
+        run("cp", "-a", version, tmp_path / "cp")
+        run("rsync", "-aHAX", f"{version}/", tmp_path / "rsync")
+        (tmp_path / "tar").mkdir()
+        tar = ("tar", "--xattrs", "--xattrs-include=*", "--acls")
+        run(*tar, "-C", version, "-cf", tmp_path / "archive", ".")
+        run(*tar, "-C", tmp_path / "tar", "-xpf", tmp_path / "archive")
+    for copy in ("cp", "rsync", "tar"):
+        assert_same_tree(source, tmp_path / copy, ignoring={"holes elsewhere"})
+        read = tmp_path / copy / "directory/file"
+        assert errno_of(lambda read=read: os.getxattr(read, "user.ssfs.digest")) == errno.ENODATA

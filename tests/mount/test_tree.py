@@ -10,7 +10,7 @@ import pytest
 
 from ssfs.engine.restore.options import OwnerMap
 from ssfs.errors import CorruptStore
-from ssfs.model.entry import GROUP, ROOT_ID, USER, Kind, Principal
+from ssfs.model.entry import GROUP, ROOT_ID, USER, Flag, Kind, Principal
 from ssfs.model.policy import Policy
 from ssfs.model.version import RootMetadata
 from ssfs.mount.attributes import ABSENT, split_inode_number
@@ -18,7 +18,9 @@ from ssfs.mount.handles import DirectoryItem
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.owners import NOBODY, Owners
 from ssfs.mount.tree import MountTree
+from ssfs.store.damage import Damage, DamagedEntry, DamagedPart, change_damage, without
 from ssfs.store.store import Store, Task
+from ssfs.store.textfile import FORMAT
 from tests.mount.stores import (
     DAY,
     NEXT_DAY,
@@ -46,11 +48,12 @@ def open_descriptors() -> int:
 class Mount:
     """A tree and its clock."""
 
-    def __init__(self, target: Store | Task, *, numeric_ids: bool = False) -> None:
+    def __init__(
+        self, target: Store | Task, *, numeric_ids: bool = False, damaged_ok: bool = False
+    ) -> None:
         self.clock = HandClock()
-        self.tree = MountTree(
-            target, self.clock, owners=Owners(OwnerMap(numeric=numeric_ids)), idle_s=60
-        )
+        owners = Owners(OwnerMap(numeric=numeric_ids))
+        self.tree = MountTree(target, self.clock, owners=owners, idle_s=60, damaged_ok=damaged_ok)
 
     def at(self, path: str | bytes) -> int:
         """The inode number at a path below the root."""
@@ -321,6 +324,59 @@ def test_what_changes_is_believed_for_less_than_a_second(task):
     assert mount.tree.attributes(ROOT_INODE).timeout_s < 1
     inside = mount.tree.attributes(mount.at("2024-05-01/f"))
     assert min(inside.name_timeout_s, inside.timeout_s) >= 86400
+
+
+# -- what the mount tells of itself ----------------------------------------------------------------
+
+
+def told(mount: Mount, path: str) -> dict[str, bytes]:
+    inode = mount.at(path)
+    assert mount.tree.xattr_names(inode) == []
+    found = {
+        name: mount.tree.xattr(inode, f"user.ssfs.{name}".encode())
+        for name in ("version", "digest", "stale", "damaged", "other", "")
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def test_entries_tell_version_digest_and_what_is_stale(task):
+    rows = [
+        TOP,
+        entry(2, 1, b"file", Kind.FILE, digest=bytes(range(32))),
+        directory(3, 1, b"dir", flags=Flag.STALE),
+        entry(4, 3, b"old", Kind.FILE, digest=b"\xff" * 32, flags=Flag.STALE | Flag.RACY),
+    ]
+    version = str(add_version(task, rows).id).encode()
+    mount = Mount(task)
+    of_file = {"version": version, "digest": bytes(range(32)).hex().encode()}
+    assert told(mount, "2024-05-01/file") == told(mount, "2024-05-01_120000/file") == of_file
+    assert told(mount, "2024-05-01/dir") == {"version": version, "stale": b"1"}
+    of_old = {"version": version, "digest": b"ff" * 32, "stale": b"1"}
+    assert told(mount, "2024-05-01/dir/old") == of_old
+    assert told(mount, "2024-05-01") == {"version": version}
+    assert mount.tree.xattr(ROOT_INODE, b"user.ssfs.version") is None
+
+
+@pytest.mark.parametrize("damaged_ok", [False, True])
+def test_entries_tell_what_is_damaged_until_it_is_healed(task, damaged_ok):
+    version = add_version(task, [TOP, *(entry(n, 1, b"%d" % n, Kind.FILE) for n in (2, 3))])
+    mount = Mount(task, damaged_ok=damaged_ok)
+
+    def damaged() -> list[str]:
+        return [name for name in ("2", "3") if "damaged" in told(mount, f"2024-05-01/{name}")]
+
+    assert damaged() == []
+    bad = DamagedEntry(3, "3", "digest differs", DAY)
+    with task.guard():
+        change_damage(version.path, lambda _: Damage(FORMAT, (), (bad,)))
+    assert damaged() == ["3"]
+    with task.guard():
+        change_damage(version.path, lambda damage: without(damage, [3]))
+    assert damaged() == []
+    with task.guard():
+        part = DamagedPart("tree", "missing", DAY)
+        change_damage(version.path, lambda _: Damage(FORMAT, (part,)))
+    assert damaged() == ["2", "3"]
 
 
 # -- listings --------------------------------------------------------------------------------------
