@@ -168,7 +168,7 @@ def test_what_the_mount_tells_is_read_by_name_and_never_copied(backup, source, t
         assert errno_of(lambda: os.getxattr(file, "user.ssfs.stale")) == errno.ENODATA
         assert os.getxattr(file.parent, "user.ssfs.digest") == b"the source's own"
         run("cp", "-a", version, tmp_path / "cp")
-        run("rsync", "-aHAX", f"{version}/", tmp_path / "rsync")
+        run("rsync", "-aHAX", "--modify-window=-1", f"{version}/", tmp_path / "rsync")
         (tmp_path / "tar").mkdir()
         tar = ("tar", "--xattrs", "--xattrs-include=*", "--acls")
         run(*tar, "-C", version, "-cf", tmp_path / "archive", ".")
