@@ -48,9 +48,10 @@ def mount(
     """Show LOCATION at MOUNTPOINT, an empty directory, read-only.
 
     A whole store shows POINT/TASK/DATE, a sync point (`::POINT`) TASK/DATE, a task (`::POINT/TASK`)
-    DATE. Beside the dates, `latest` leads to the newest version, `yesterday` to the newest from before
-    today. New versions appear by themselves. It serves from the background until `ssfs umount`;
-    what is wrong is said before it goes there.
+    DATE. Beside the dates, `latest` leads to the newest version, `yesterday` to the newest from
+    before today. New versions appear by themselves. What is left there of a mount that died is
+    cleared. It serves from the background until `ssfs umount`; what is wrong is said before it goes
+    there.
 
     Exit codes: 0 it serves; 2 MOUNTPOINT is absent, not empty or in use, an option is wrong, or
     this machine has no FUSE; 6 no store there, or it cannot be read.

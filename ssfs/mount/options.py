@@ -84,6 +84,12 @@ def parse_options(text: str) -> MountOptions:
     )
 
 
+def is_known(option: str) -> bool:
+    """Whether `parse_options` knows of an option, if only to refuse it."""
+    key, equals, _ = option.partition("=")
+    return (key in _VALUED) if equals else option in _GIVEN | _SWITCHES | _KERNEL | _REFUSED
+
+
 def _unfit(name: str) -> ConfigError:
     if name in _REFUSED:
         return ConfigError(

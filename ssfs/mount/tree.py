@@ -40,6 +40,8 @@ class MountTree:
     Attributes:
         handles: Open files and directories.
         store_path: The store's directory.
+        location: What is shown, as a user would write it: the table of mounts says that, and mount(8)
+            compares it with fstab.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class MountTree:
         )
         self.handles = Handles(self._inodes)
         self.store_path = os.path.abspath(store.path)
+        self.location = os.fsdecode(self.store_path) + _inside(target)
         self._root = _root_directory(target, self._inodes.mounted)
 
     def check(self) -> None:
@@ -177,6 +180,16 @@ def _store_of(target: MountTarget) -> Store:
             return target.store
         case Task():
             return target.point.store
+
+
+def _inside(target: MountTarget) -> str:
+    match target:
+        case Store():
+            return ""
+        case Point():
+            return f"::{target.name}"
+        case Task():
+            return f"::{target.point.name}/{target.name}"
 
 
 def _root_directory(target: MountTarget, mounted: Mounted) -> TopDirectory:
