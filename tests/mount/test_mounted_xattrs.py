@@ -12,7 +12,7 @@ import pytest
 from ssfs.model.xattrs import acl_owners
 from tests.fakes.comparing import assert_same_tree
 from tests.fakes.syncs import Backup
-from tests.mount.mounts import errno_of, mounted, run
+from tests.mount.mounts import errno_of, may_pass, mounted, run
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.needs_root]
 UNDEFINED = 2**32 - 1
@@ -88,13 +88,6 @@ def test_the_kernel_lets_in_whom_an_acl_lets_in(backup, source, tmp_path):
         file = (mountpoint / "latest").resolve() / "directory/file"
         assert may_read(file, LET_IN)
         assert not may_read(file, SHUT_OUT)
-
-
-def may_pass(*directories) -> None:
-    """Let everybody through to a mountpoint in pytest's own directories."""
-    for above in directories:
-        if above.owner() == "root" and above.stat().st_mode & 0o1001 == 0:
-            os.chmod(above, above.stat().st_mode | 0o111)
 
 
 def named_users(path) -> list[int]:
