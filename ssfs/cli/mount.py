@@ -29,8 +29,10 @@ from ssfs.store.store import Task
     metavar="OPTIONS",
     default="",
     help="Comma-separated: allow_other (let other users in, as far as the modes of files allow), "
-    "numeric_ids (show owners by number, not by name), damaged_ok (let damaged files be read as "
-    "they are), idle=SECONDS, and such as noexec.",
+    "numeric_ids (show owners by number, not by name), owner=USER (show everything as one user's and "
+    "that user's primary group's), map=FILE (show owners as lines `user NAME_OR_NUMBER LOCAL` and "
+    "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are), "
+    "idle=SECONDS, and such as noexec.",
 )
 @quiet_option
 @verbose_option
@@ -46,8 +48,10 @@ def mount(
     """Show LOCATION at MOUNTPOINT, an empty directory, read-only.
 
     A whole store shows POINT/TASK/DATE, a sync point (`::POINT`) TASK/DATE, a task (`::POINT/TASK`)
-    DATE. New versions appear by themselves. It serves from the background until `ssfs umount`;
-    what is wrong is said before it goes there.
+    DATE. Beside the dates, `latest` leads to the newest version, `yesterday` to the newest from
+    before today. New versions appear by themselves. What is left there of a mount that died is
+    cleared. It serves from the background until `ssfs umount`; what is wrong is said before it goes
+    there.
 
     Exit codes: 0 it serves; 2 MOUNTPOINT is absent, not empty or in use, an option is wrong, or
     this machine has no FUSE; 6 no store there, or it cannot be read.

@@ -5,6 +5,7 @@ the version (`ssfs.mount.names`); being listed does not. A version is locked ope
 needs its catalog, and let go of by `close_idle`.
 """
 
+import datetime
 import os
 import stat
 
@@ -18,9 +19,10 @@ from ssfs.mount.attributes import (
     top_attributes,
     version_attributes,
 )
+from ssfs.mount.facts import fact_xattr
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
-from ssfs.mount.top import Latest, Mounted, TaskDirectory, TopDirectory
+from ssfs.mount.top import Mounted, Shortcut, TaskDirectory, TopDirectory
 from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
 
 _OWNERS_REMEMBERED_S = 600.0
@@ -46,17 +48,23 @@ class Inodes:
     """
 
     def __init__(
-        self, clock: Clock, *, numeric_ids: bool, idle_s: float, damaged_ok: bool = False
+        self,
+        clock: Clock,
+        zone: datetime.tzinfo,
+        *,
+        owners: Owners,
+        idle_s: float,
+        damaged_ok: bool = False,
     ) -> None:
-        self.mounted = Mounted(clock, OpenVersions(idle_s, damaged_ok=damaged_ok), idle_s)
+        self.mounted = Mounted(clock, zone, OpenVersions(idle_s, damaged_ok=damaged_ok), idle_s)
         self._clock = clock
-        self._owners = Owners(numeric_ids=numeric_ids)
+        self._owners = owners
         self._owners_since_s = clock.monotonic_s()
-        self._own_ids = (os.geteuid(), os.getegid())
+        self._own_ids = owners.sole or (os.geteuid(), os.getegid())
 
     # -- what a number stands for ----------------------------------------------------------------
 
-    def node(self, number: int) -> TopDirectory | Latest:
+    def node(self, number: int) -> TopDirectory | Shortcut:
         """What has this number above the versions."""
         try:
             return self.mounted.nodes[number]
@@ -66,7 +74,7 @@ class Inodes:
     def top(self, number: int) -> TopDirectory:
         """The directory above the versions with this number."""
         node = self.node(number)
-        if isinstance(node, Latest):
+        if isinstance(node, Shortcut):
             raise WrongKind
         return node
 
@@ -132,10 +140,14 @@ class Inodes:
         """The attributes of an entry inside a version."""
         return entry_attributes(entry, binding, opened, self._owners)
 
-    def xattr(self, entry: Entry, name: bytes, opened: OpenVersion) -> bytes | None:
+    def xattr(
+        self, entry: Entry, name: bytes, binding: Binding, opened: OpenVersion
+    ) -> bytes | None:
         """One extended attribute of an entry; ACLs name this machine's users and groups."""
         value = opened.xattrs(entry).get(name)
-        if value is None or name not in ACLS:
+        if value is None:
+            return fact_xattr(entry, name, binding, opened)
+        if name not in ACLS:
             return value
 
         def local(kind: int, number: int) -> int:
@@ -143,12 +155,12 @@ class Inodes:
 
         return translate_acl(value, local)
 
-    def target_attributes(self, target: TopDirectory | Latest | Binding) -> Attributes:
+    def target_attributes(self, target: TopDirectory | Shortcut | Binding) -> Attributes:
         """The attributes of what a directory above the versions has under a name."""
         if isinstance(target, Binding):
             return version_attributes(target, self._owners)
-        if isinstance(target, Latest):
-            mode, size = stat.S_IFLNK | 0o777, len(os.fsencode(target.task.latest_name or ""))
+        if isinstance(target, Shortcut):
+            mode, size = stat.S_IFLNK | 0o777, len(os.fsencode(target.target or ""))
             mtime_ns = target.task.mtime_ns
         else:
             mode, size = stat.S_IFDIR | 0o555, DIRECTORY_BYTES

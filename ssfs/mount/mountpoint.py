@@ -1,10 +1,11 @@
 """Mountpoints: what may be mounted on, what is mounted where, and unmounting.
 
 A mount whose process was killed leaves its mountpoint behind: it is in the kernel's table, and every access
-says "Transport endpoint is not connected". Both mounting and unmounting recognise that.
+says "Transport endpoint is not connected". Unmounting clears it, and so does the next mount in its place.
 """
 
 import errno
+import logging
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from ssfs.errors import ConfigError
 
 SUBTYPE = "ssfs"
 _DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
+_log = logging.getLogger(__name__)
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -55,6 +57,18 @@ def is_ours(entry: MountEntry | None) -> bool:
     return entry is not None and entry.kind == b"fuse." + SUBTYPE.encode()
 
 
+def clear_dead_mounts(path: bytes) -> None:
+    """Take away what is left on a path of mounts of ssfs whose processes have died.
+
+    Raises:
+        ConfigError: It is somebody else's, and cannot be taken away.
+    """
+    # A mount that was put on a dead one by other means hides it until it dies too.
+    while _is_dead(path) and is_ours(find_mount(os.path.realpath(path))):
+        umount(path)
+        _log.warning("Cleared what was left of a mount that had died: %r", os.fsdecode(path))
+
+
 def check_mountpoint(path: bytes) -> bytes:
     """The absolute path of a mountpoint that is fit to be mounted on.
 
@@ -77,9 +91,7 @@ def check_mountpoint(path: bytes) -> bytes:
     except OSError as error:
         if error.errno in _DEAD:
             raise ConfigError(
-                "The process of an earlier mount has died",
-                path=path,
-                remedy=f"`ssfs umount {os.fsdecode(path)}` clears it",
+                "What is mounted there is dead", path=path, remedy="unmount it, with -l if need be"
             ) from error
         text = (error.strerror or str(error)).lower()
         raise ConfigError(f"The mountpoint cannot be used: {text}", path=path) from error

@@ -3,7 +3,8 @@
 uid 1000 of a client must not open its files to whoever is uid 1000 here. So the recorded name decides;
 a name this machine lacks keeps its number only if no account here has that number, else the file is
 shown as nobody's (DESIGN.md section 5). With `numeric_ids`, for machines that share one directory of
-accounts, numbers are shown as recorded.
+accounts, numbers are shown as recorded. A map (`ssfs.mount.owner_map`) goes before both. With one owner for
+everything nobody is asked.
 
 Answers are remembered for a while, because a question may go to a directory service.
 """
@@ -12,17 +13,27 @@ import grp
 import pwd
 from collections.abc import Callable
 
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.model.entry import MAX_OWNER, USER
 
 NOBODY = 65534
+DEFAULT_MAP = OwnerMap()
 _REMEMBERED = 10_000
 
 
 class Owners:
-    """Translates users and groups of a source into this machine's numbers."""
+    """Translates users and groups of a source into this machine's numbers.
 
-    def __init__(self, *, numeric_ids: bool) -> None:
-        self._numeric_ids = numeric_ids
+    Attributes:
+        sole: The user and the group that have everything; None if each has what is theirs.
+    """
+
+    def __init__(
+        self, chosen: OwnerMap = DEFAULT_MAP, *, sole: tuple[int, int] | None = None
+    ) -> None:
+        self.sole = sole
+        self._chosen = (chosen.users, chosen.groups)
+        self._numeric_ids = chosen.numeric
         self._known: dict[tuple[int, int, str], int] = {}
 
     def local_number(self, kind: int, number: int, name: str) -> int:
@@ -33,6 +44,12 @@ class Owners:
             number: What the source's file system said.
             name: What the source's machine called that number; "" if it had no name.
         """
+        if self.sole is not None:
+            return self.sole[kind]
+        if chosen := self._chosen[kind]:
+            for called in (name, str(number)):
+                if called in chosen:
+                    return chosen[called]
         if not 0 <= number <= MAX_OWNER:
             return NOBODY
         if self._numeric_ids:

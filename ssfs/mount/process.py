@@ -33,9 +33,17 @@ from ssfs.errors import (
     StoreLocked,
 )
 from ssfs.fsio.disk import raise_descriptor_limit
-from ssfs.mount.mountpoint import SUBTYPE, check_fuse, check_mountpoint, find_mount, umount
+from ssfs.mount.mountpoint import (
+    SUBTYPE,
+    check_fuse,
+    check_mountpoint,
+    clear_dead_mounts,
+    find_mount,
+    umount,
+)
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.options import MountOptions, parse_options
+from ssfs.mount.owners import Owners
 from ssfs.mount.tree import MountTarget, MountTree
 
 __all__ = ["MountOptions", "MountTarget", "mount", "parse_options", "umount"]
@@ -62,7 +70,7 @@ class _Outcome(msgspec.Struct):
 def mount(
     target: MountTarget, mountpoint: bytes, options: MountOptions, *, foreground: bool
 ) -> None:
-    """Mount a store, a sync point or a task.
+    """Mount a store, a sync point or a task, also where a mount of ssfs has died.
 
     In the background this returns as soon as the mount serves; in the foreground when it has ended.
 
@@ -70,12 +78,13 @@ def mount(
         ConfigError: The mountpoint is not fit, or this machine cannot mount.
         StoreError: The store cannot be read.
     """
+    clear_dead_mounts(mountpoint)
     path = check_mountpoint(mountpoint)
     check_fuse()
     tree = MountTree(
         target,
         SystemClock(),
-        numeric_ids=options.numeric_ids,
+        owners=Owners(options.owners, sole=options.sole_owner),
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
     )
@@ -104,7 +113,7 @@ async def _serve(
     started = trio.Event()
     # From before the mount appears: a signal in between would leave a dead mountpoint behind.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        _init_fuse(MountOperations(tree, started.set), tree.store_path, path, options)
+        _init_fuse(MountOperations(tree, started.set), tree.location, path, options)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals)
@@ -153,11 +162,11 @@ def _widen_read_ahead(path: bytes) -> None:
 
 
 def _init_fuse(
-    operations: MountOperations, store_path: bytes, path: bytes, options: MountOptions
+    operations: MountOperations, location: str, path: bytes, options: MountOptions
 ) -> None:
     """Make the mount appear; requests wait until `pyfuse3.main` runs."""
     # pyfuse3 takes ASCII only, and libfuse splits options at commas.
-    shown = "".join(c if c.isascii() and c not in ",\\" else "?" for c in os.fsdecode(store_path))
+    shown = "".join(c if c.isascii() and c not in ",\\" else "?" for c in location)
     wanted = {"ro", "nosuid", "nodev", "default_permissions", f"fsname={shown}"}
     wanted |= {f"subtype={SUBTYPE}", *options.kernel}
     if options.allow_other:

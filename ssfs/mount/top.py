@@ -11,6 +11,7 @@ is known about it, its date least of all.
 
 import abc
 import dataclasses
+import datetime
 import itertools
 import logging
 import os
@@ -28,18 +29,25 @@ from ssfs.store.store import check_name
 from ssfs.store.version import Version, list_versions
 
 LATEST = "latest"
-_LATEST_COOKIE = 1 << 62
+YESTERDAY = "yesterday"
+_SHORTCUT_COOKIES = 1 << 62
 _COARSE_NS = 2_000_000_000
 
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Latest:
-    """The symlink to the newest version of a task."""
+class Shortcut:
+    """A symlink to a version of a task: `latest` to the newest, `yesterday` to the newest before today."""
 
     inode: int
+    name: str
     task: "TaskDirectory"
+
+    @property
+    def target(self) -> str | None:
+        """The name it leads to as of the last `refresh` of the task; None: there is none, nor the symlink."""
+        return self.task.latest_name if self.name == LATEST else self.task.yesterday_name
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -47,7 +55,8 @@ class Mounted:
     """What all directories of a mount share.
 
     Attributes:
-        clock: Wall time for scans, monotonic time for names.
+        clock: Wall time for scans and for what is yesterday, monotonic time for names.
+        zone: The store's time zone, in which days begin.
         versions: Which versions are locked open.
         idle_s: For how long after the last request something counts as in use.
         nodes: Everything above the versions, by inode number.
@@ -55,9 +64,10 @@ class Mounted:
     """
 
     clock: Clock
+    zone: datetime.tzinfo
     versions: OpenVersions
     idle_s: float
-    nodes: dict[int, "TopDirectory | Latest"] = dataclasses.field(default_factory=dict)
+    nodes: dict[int, "TopDirectory | Shortcut"] = dataclasses.field(default_factory=dict)
     bindings: dict[int, "tuple[Binding, TaskDirectory]"] = dataclasses.field(default_factory=dict)
     inodes: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
     binding_numbers: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
@@ -81,7 +91,7 @@ class Line:
 
     cookie: int
     name: bytes
-    target: "TopDirectory | Latest | Binding"
+    target: "TopDirectory | Shortcut | Binding"
 
 
 class TopDirectory(abc.ABC):
@@ -128,7 +138,7 @@ class TopDirectory(abc.ABC):
         """Read the directory; False if something in it is not ready or could not be read."""
 
     @abc.abstractmethod
-    def lookup(self, name: str) -> "TopDirectory | Latest | Binding | None":
+    def lookup(self, name: str) -> "TopDirectory | Shortcut | Binding | None":
         """What has this name, listed or not; call `refresh` before."""
 
     @abc.abstractmethod
@@ -201,12 +211,14 @@ class PointDirectory(GroupDirectory):
 
 
 class TaskDirectory(TopDirectory):
-    """The versions of a task, and `latest`."""
+    """The versions of a task, and the symlinks to some of them."""
 
     def __init__(self, mounted: Mounted, path: bytes, parent: TopDirectory | None) -> None:
         super().__init__(mounted, path, parent)
-        self.latest = Latest(next(mounted.inodes), self)
-        mounted.nodes[self.latest.inode] = self.latest
+        self._shortcuts = {
+            name: Shortcut(next(mounted.inodes), name, self) for name in (LATEST, YESTERDAY)
+        }
+        mounted.nodes.update({link.inode: link for link in self._shortcuts.values()})
         self._names = NameTable(mounted.binding_numbers, mounted.idle_s)
         self._known: dict[VersionId, ShownVersion | None] = {}
         self._shown: Sequence[ShownVersion] = ()
@@ -220,6 +232,16 @@ class TaskDirectory(TopDirectory):
     def latest_name(self) -> str | None:
         """Where `latest` leads; None without any version."""
         return self._names.latest
+
+    @property
+    def yesterday_name(self) -> str | None:
+        """Where `yesterday` leads: to the newest version that is not of today; None without any."""
+        zone = self._mounted.zone
+        today = self._mounted.clock.now().astimezone(zone).date()
+        for name, binding in reversed(self._names.listing):
+            if binding.version.id.time.astimezone(zone).date() < today:
+                return name
+        return None
 
     @override
     def refresh(self) -> None:
@@ -273,9 +295,9 @@ class TaskDirectory(TopDirectory):
             _log.error("Version %s of %r is not shown: %s", version.id, version.path, error)
 
     @override
-    def lookup(self, name: str) -> Latest | Binding | None:
-        if name == LATEST:
-            return self.latest if self.latest_name is not None else None
+    def lookup(self, name: str) -> Shortcut | Binding | None:
+        if (shortcut := self._shortcuts.get(name)) is not None:
+            return shortcut if shortcut.target is not None else None
         return self._names.resolve(name)
 
     @override
@@ -284,8 +306,9 @@ class TaskDirectory(TopDirectory):
             Line(binding.version.id.sequence, os.fsencode(name), binding)
             for name, binding in self._names.listing
         ]
-        if lines:
-            lines.append(Line(_LATEST_COOKIE, LATEST.encode(), self.latest))
+        for cookie, (name, shortcut) in enumerate(self._shortcuts.items(), _SHORTCUT_COOKIES):
+            if shortcut.target is not None:
+                lines.append(Line(cookie, name.encode(), shortcut))
         return lines
 
 

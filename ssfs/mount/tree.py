@@ -20,10 +20,11 @@ from ssfs.mount.attributes import (
 from ssfs.mount.handles import Handles
 from ssfs.mount.inodes import Inodes, NoEntry, WrongKind, row
 from ssfs.mount.names import Binding
+from ssfs.mount.owners import Owners
 from ssfs.mount.top import (
-    Latest,
     Mounted,
     PointDirectory,
+    Shortcut,
     StoreDirectory,
     TaskDirectory,
     TopDirectory,
@@ -39,6 +40,8 @@ class MountTree:
     Attributes:
         handles: Open files and directories.
         store_path: The store's directory.
+        location: What is shown, as a user would write it: the table of mounts says that, and mount(8)
+            compares it with fstab.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class MountTree:
         target: MountTarget,
         clock: Clock,
         *,
-        numeric_ids: bool,
+        owners: Owners,
         idle_s: float,
         damaged_ok: bool = False,
     ) -> None:
@@ -55,13 +58,17 @@ class MountTree:
         Args:
             target: What to show: a store's points, a point's tasks or a task's versions.
             clock: The time.
-            numeric_ids: Show owners by the source's numbers, not by their names.
+            owners: Whose things are on this machine.
             idle_s: For how long after the last request a name or version counts as in use.
             damaged_ok: Let what is known to be damaged be read as it is.
         """
-        self._inodes = Inodes(clock, numeric_ids=numeric_ids, idle_s=idle_s, damaged_ok=damaged_ok)
+        store = _store_of(target)
+        self._inodes = Inodes(
+            clock, store.zone, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok
+        )
         self.handles = Handles(self._inodes)
-        self.store_path = os.path.abspath(_store_of(target).path)
+        self.store_path = os.path.abspath(store.path)
+        self.location = os.fsdecode(self.store_path) + _inside(target)
         self._root = _root_directory(target, self._inodes.mounted)
 
     def check(self) -> None:
@@ -105,7 +112,7 @@ class MountTree:
         number, entry_id = split_inode_number(inode)
         if not number:
             node = self._inodes.node(entry_id)
-            (node.task if isinstance(node, Latest) else node).refresh()
+            (node.task if isinstance(node, Shortcut) else node).refresh()
             return self._inodes.target_attributes(node)
         binding = self._inodes.binding(number)
         if entry_id == ROOT_ID:
@@ -123,15 +130,15 @@ class MountTree:
                 raise WrongKind
             return entry.target
         node = self._inodes.node(entry_id)
-        if not isinstance(node, Latest):
+        if not isinstance(node, Shortcut):
             raise WrongKind
         node.task.refresh()
-        if node.task.latest_name is None:
+        if (target := node.target) is None:
             raise NoEntry
-        return os.fsencode(node.task.latest_name)
+        return os.fsencode(target)
 
     def xattr_names(self, inode: int) -> list[bytes]:
-        """The names of an entry's extended attributes."""
+        """The names of an entry's extended attributes, those of the source."""
         number, entry_id = split_inode_number(inode)
         if not number:
             return []
@@ -139,12 +146,13 @@ class MountTree:
         return sorted(opened.xattrs(row(opened, entry_id)))
 
     def xattr(self, inode: int, name: bytes) -> bytes | None:
-        """The value of an extended attribute; None if there is no such."""
+        """The value of an extended attribute, also of one that is not listed; None if there is no such."""
         number, entry_id = split_inode_number(inode)
         if not number:
             return None
-        opened = self._inodes.use(self._inodes.binding(number))
-        return self._inodes.xattr(row(opened, entry_id), name, opened)
+        binding = self._inodes.binding(number)
+        opened = self._inodes.use(binding)
+        return self._inodes.xattr(row(opened, entry_id), name, binding, opened)
 
     def _parent(self, inode: int) -> int:
         number, entry_id = split_inode_number(inode)
@@ -172,6 +180,16 @@ def _store_of(target: MountTarget) -> Store:
             return target.store
         case Task():
             return target.point.store
+
+
+def _inside(target: MountTarget) -> str:
+    match target:
+        case Store():
+            return ""
+        case Point():
+            return f"::{target.name}"
+        case Task():
+            return f"::{target.point.name}/{target.name}"
 
 
 def _root_directory(target: MountTarget, mounted: Mounted) -> TopDirectory:

@@ -160,10 +160,17 @@ class OpenVersion:
     def _damage_of(self, problem: str) -> CorruptStore:
         return CorruptStore(problem, path=self.path)
 
+    def is_damaged(self, entry: Entry) -> bool:
+        """Whether an entry, or all of the version, is known to be damaged, though it may be `damaged_ok`."""
+        damage = self._read_damage()
+        return bool(damage.whole) or (bool(damage) and entry.id in self._damaged_ids)
+
     def _known_damage(self) -> Damage:
-        """What is known to be damaged, as far as that matters; read again when it has changed."""
-        if self._damaged_ok:
-            return NO_DAMAGE
+        """What is known to be damaged, as far as that matters."""
+        return NO_DAMAGE if self._damaged_ok else self._read_damage()
+
+    def _read_damage(self) -> Damage:
+        """What is known to be damaged; read again when it has changed."""
         try:
             status = os.stat(b"damage.toml", dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:

@@ -69,6 +69,8 @@ def test_unknown_option_and_unknown_place_are_refused(read_only_history: Path, m
     error = run("mount", read_only_history, mountpoint, "-o", "rw", expect=2).error
     assert "rw" in error
     assert "bogus" in run("mount", read_only_history, mountpoint, "-o", "bogus", expect=2).error
+    both = run("mount", read_only_history, mountpoint, "-o", "owner=root,numeric_ids", expect=2)
+    assert "exclude each other" in both.error
     assert "Not a store" in run("mount", mountpoint, mountpoint, expect=6).error
     for rest in ("::other", "::main/other"):
         assert run("mount", f"{read_only_history}{rest}", mountpoint, expect=2).error

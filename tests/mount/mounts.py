@@ -69,6 +69,13 @@ def wait_until(condition, timeout_s: float = 20.0) -> float:
     return time.monotonic() - begun
 
 
+def may_pass(*directories: Path) -> None:
+    """Let everybody through to a mountpoint in pytest's own directories."""
+    for above in directories:
+        if above.owner() == "root" and above.stat().st_mode & 0o1001 == 0:
+            os.chmod(above, above.stat().st_mode | 0o111)
+
+
 def errno_of(attempt: Callable[[], object]) -> int:
     """How something fails that must fail."""
     try:

@@ -165,13 +165,18 @@ def collect(task: Task) -> int:
 
 
 class HandClock:
-    """Seconds pass when a test says so; the time of day is the machine's, as that of its files is."""
+    """Seconds pass when a test says so; the time of day is the machine's, as that of its files is.
+
+    Attributes:
+        time: The time of day instead of the machine's.
+    """
 
     def __init__(self) -> None:
         self.seconds = 1000.0
+        self.time: datetime.datetime | None = None
 
     def now(self) -> datetime.datetime:
-        return datetime.datetime.now(datetime.UTC)
+        return self.time or datetime.datetime.now(datetime.UTC)
 
     def monotonic_s(self) -> float:
         return self.seconds

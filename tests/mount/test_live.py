@@ -61,7 +61,7 @@ def texts(directory: Path) -> set[str]:
 def test_new_versions_show_within_a_second(mount, sync):
     assert os.listdir(mount) == []
     sync("one", DAY)
-    assert wait_until(lambda: os.listdir(mount) == ["2024-05-01", "latest"]) < SEEN_S
+    assert wait_until(lambda: os.listdir(mount) == ["2024-05-01", "latest", "yesterday"]) < SEEN_S
     assert wait_until((mount / "latest" / "00000").exists) < SEEN_S
     sync("two", NEXT_DAY)
     assert wait_until((mount / "2024-05-02").exists) < SEEN_S
@@ -72,10 +72,10 @@ def test_new_versions_show_within_a_second(mount, sync):
 def test_expired_versions_go_within_a_second(mount, sync, task):
     old = sync("old", DAY)
     sync("new", NEXT_DAY)
-    wait_until(lambda: len(os.listdir(mount)) == 3)
+    wait_until(lambda: len(os.listdir(mount)) == 4)
     os.stat(mount / "2024-05-01")
     expire(task, old)
-    assert wait_until(lambda: os.listdir(mount) == ["2024-05-02", "latest"]) < SEEN_S
+    assert wait_until(lambda: os.listdir(mount) == ["2024-05-02", "latest", "yesterday"]) < SEEN_S
     assert wait_until(lambda: not (mount / "2024-05-01").exists()) < SEEN_S
     assert collect(task) == 1
 
@@ -100,7 +100,7 @@ def test_date_moves_to_the_newer_version_once_it_is_unused(mount, sync):
     wait_until(lambda: os.readlink(mount / "latest") == "2024-05-01")
     assert wait_until(lambda: texts(mount / "2024-05-01") == {"evening"}) < SEEN_S
     assert texts(mount / "2024-05-01_120000") == {"morning"}
-    assert sorted(os.listdir(mount)) == ["2024-05-01", "2024-05-01_120000", "latest"]
+    assert sorted(os.listdir(mount)) == ["2024-05-01", "2024-05-01_120000", "latest", "yesterday"]
 
 
 def test_walk_by_path_that_spans_a_new_version_reads_one_version(mount, sync):
@@ -138,7 +138,7 @@ def test_copy_of_a_version_that_expires_meanwhile_is_whole(mount, sync, task, tm
     wait_until(lambda: out.exists() and len(os.listdir(out)) > FILES // 20)
     expire(task, old)
     assert collect(task) == 0, "in use: it must not be deleted"
-    assert wait_until(lambda: os.listdir(mount) == ["2024-05-02", "latest"]) < SEEN_S
+    assert wait_until(lambda: os.listdir(mount) == ["2024-05-02", "latest", "yesterday"]) < SEEN_S
     assert copy.poll() is None, "the copy was over too soon to show anything"
     assert copy.wait() == 0
     assert len(os.listdir(out)) == FILES
@@ -213,7 +213,7 @@ def test_readers_of_a_changing_store_always_read_right(mount, sync, task):
             collect(task)
         wait_until(lambda day=day: any(n.startswith(f"{day:%Y-%m-%d}") for n in os.listdir(mount)))
         for name in os.listdir(mount):
-            if name == "latest":
+            if name in ("latest", "yesterday"):
                 continue
             directory = os.open(mount / name, os.O_RDONLY | os.O_DIRECTORY)
             try:

@@ -227,7 +227,11 @@ def public_mountpoint() -> Iterator[Path]:
 def test_permissions_hold_for_others(task, public_mountpoint):
     as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     with mounted(task, public_mountpoint, "allow_other"):
-        assert run(*as_nobody, "ls", public_mountpoint).stdout.split() == ["2024-05-01", "latest"]
+        assert run(*as_nobody, "ls", public_mountpoint).stdout.split() == [
+            "2024-05-01",
+            "latest",
+            "yesterday",
+        ]
         refused = run(*as_nobody, "ls", public_mountpoint / "2024-05-01", check=False)
         assert "Permission denied" in refused.stderr
     with mounted(task, public_mountpoint):
@@ -273,13 +277,15 @@ def test_store_mount_shows_all_levels(tmp_path):
         "main/docs",
         "main/docs/2024-05-01",
         "main/docs/latest",
+        "main/docs/yesterday",
         "photos",
         "photos/nas1",
         "photos/nas1/2024-05-02",
         "photos/nas1/latest",
+        "photos/nas1/yesterday",
     ]
     with mounted(store.point("photos"), tmp_path / "mnt"):
-        assert os.listdir(tmp_path / "mnt" / "nas1") == ["2024-05-02", "latest"]
+        assert os.listdir(tmp_path / "mnt" / "nas1") == ["2024-05-02", "latest", "yesterday"]
     assert not is_mounted(tmp_path / "mnt")
 
 
@@ -309,7 +315,7 @@ def test_damaged_catalog_is_an_error_of_its_version_only(source, tmp_path):
     catalog.chmod(0o600)
     catalog.write_bytes(b"\0" * 5000)
     with mounted(task, tmp_path / "mnt"):
-        assert len(os.listdir(tmp_path / "mnt")) == 3
+        assert len(os.listdir(tmp_path / "mnt")) == 4
         for _ in range(3):
             assert errno_of(lambda: os.listdir(tmp_path / "mnt" / "2024-05-01")) == errno.EIO
         assert (tmp_path / "mnt" / "2024-05-02" / "a" / "0007").read_text() == "7"

@@ -13,6 +13,7 @@ from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.operations import MountOperations
+from ssfs.mount.owners import Owners
 from ssfs.mount.refusals import ReadOnlyOperations
 from ssfs.mount.tree import MountTree
 from tests.mount.stores import HandClock, add_version, directory, make_task
@@ -28,7 +29,7 @@ def tree(tmp_path: Path) -> MountTree:
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "f").write_bytes(CONTENT)
     add_version(task, tmp_path / "source")
-    return MountTree(task, HandClock(), numeric_ids=False, idle_s=60)
+    return MountTree(task, HandClock(), owners=Owners(), idle_s=60)
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ async def test_file_cut_short_while_open_is_an_error_and_not_zeros(
 async def test_negative_times_survive(tmp_path):
     task = make_task(tmp_path / "other")
     add_version(task, [directory(ROOT_ID, 0, b"", mtime_s=-1, mtime_ns=5)])
-    tree = MountTree(task, HandClock(), numeric_ids=False, idle_s=60)
+    tree = MountTree(task, HandClock(), owners=Owners(), idle_s=60)
     operations = MountOperations(tree, lambda: None)
     entry = await operations.lookup(pyfuse3.ROOT_INODE, b"2024-05-01", NOBODY)
     assert entry.st_mtime_ns == entry.st_ctime_ns == entry.st_atime_ns == -999_999_995

@@ -1,7 +1,10 @@
 """`-o`: what is understood, and that nothing else is swallowed."""
 
+import pwd
+
 import pytest
 
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.errors import ConfigError
 from ssfs.mount.options import IDLE_S, MountOptions, parse_options
 
@@ -13,7 +16,7 @@ def test_nothing_given_is_the_default():
 
 def test_options_of_all_kinds():
     assert parse_options("allow_other,numeric_ids,idle=2.5,noatime,noexec") == MountOptions(
-        True, True, 2.5, ("noatime", "noexec")
+        True, OwnerMap(numeric=True), 2.5, ("noatime", "noexec")
     )
 
 
@@ -35,3 +38,32 @@ def test_other_options_are_named_in_the_error(option):
 def test_seconds_must_be_some(seconds):
     with pytest.raises(ConfigError, match="idle="):
         parse_options(f"idle={seconds}")
+
+
+def test_owner_and_map_are_looked_up(tmp_path):
+    (tmp_path / "map").write_text("user ann 5\n")
+    daemon = pwd.getpwnam("daemon")
+    assert parse_options("owner=daemon").sole_owner == (daemon.pw_uid, daemon.pw_gid)
+    chosen = OwnerMap(numeric=True, users={"ann": 5})
+    assert parse_options(f"numeric_ids,map={tmp_path}/map").owners == chosen
+
+
+@pytest.mark.parametrize("option", ["owner=no-such-user", "owner=", "map=/no/such/map", "owner"])
+def test_owner_and_map_that_are_none_are_named(option):
+    with pytest.raises(ConfigError, match=option.removeprefix("map=")):
+        parse_options(option)
+
+
+@pytest.mark.parametrize("other", ["map=/no/such/map", "numeric_ids"])
+def test_one_owner_for_all_excludes_what_tells_owners_apart(other):
+    for text in (f"owner=root,{other}", f"{other},owner=root"):
+        with pytest.raises(ConfigError, match="exclude each other"):
+            parse_options(text)
+
+
+@pytest.mark.parametrize(
+    "option", ["nodefault_permissions", "no_default_permissions", "default_permissions=0"]
+)
+def test_checking_of_permissions_cannot_be_turned_off(option):
+    with pytest.raises(ConfigError, match="Unknown"):
+        parse_options(f"allow_other,{option}")

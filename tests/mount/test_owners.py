@@ -6,6 +6,7 @@ import pwd
 
 import pytest
 
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.model.entry import GROUP, USER
 from ssfs.mount.owners import NOBODY, Owners
 
@@ -21,7 +22,7 @@ def free_number(ask) -> int:
 
 @pytest.fixture
 def owners() -> Owners:
-    return Owners(numeric_ids=False)
+    return Owners()
 
 
 def test_name_decides_whatever_the_number(owners):
@@ -52,7 +53,7 @@ def test_number_no_machine_has_is_nobodys(owners, number):
 
 
 def test_numeric_ids_are_shown_as_recorded():
-    assert Owners(numeric_ids=True).local_number(USER, 0, "no such user") == 0
+    assert Owners(OwnerMap(numeric=True)).local_number(USER, 0, "no such user") == 0
 
 
 def test_answers_are_asked_for_again_after_a_while(owners, monkeypatch):

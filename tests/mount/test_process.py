@@ -233,24 +233,50 @@ def test_what_is_no_mount_of_ours_is_not_unmounted(mountpoint):
             umount(path)
 
 
-def test_killed_mount_is_recognised_cleared_and_mounted_again(task, mountpoint):
+def test_killed_mount_is_recognised_and_cleared(task, mountpoint):
     process = start(task, mountpoint)
     opened = os.open(mountpoint / "latest" / "file", os.O_RDONLY)
     try:
         process.kill()
         process.wait()
         assert errno_of(lambda: os.listdir(mountpoint)) == errno.ENOTCONN
-        with pytest.raises(ConfigError, match="has died") as refused:
-            mount(task, os.fsencode(mountpoint), MountOptions(), foreground=False)
-        assert f"`ssfs umount {mountpoint}` clears it" in str(refused.value)
+        with pytest.raises(ConfigError, match="dead"):
+            check_mountpoint(os.fsencode(mountpoint))
         umount(os.fsencode(mountpoint))
         assert os.listdir(mountpoint) == []
     finally:
         with contextlib.suppress(OSError):
             os.close(opened)
         end(mountpoint, process)
+
+
+def test_killed_mount_is_cleared_by_the_next_one(task, mountpoint, tmp_path):
+    alias = tmp_path / "alias"
+    alias.symlink_to(mountpoint)
+    process = start(task, mountpoint)
+    opened = os.open(mountpoint / "latest" / "file", os.O_RDONLY)
+    try:
+        process.kill()
+        process.communicate()
+        assert errno_of(lambda: os.listdir(mountpoint)) == errno.ENOTCONN
+        again = subprocess.run(
+            command(task, alias, "", foreground=False), check=True, capture_output=True, text=True
+        )
+        assert "Cleared what was left" in again.stderr
+        assert (mountpoint / "latest" / "file").read_text() == "content"
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        assert sum(os.fsdecode(os.path.realpath(tmp_path)) in line for line in lines) == 1
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(opened)
+        end(mountpoint)
+
+
+def test_living_mount_is_not_cleared_by_the_next_one(task, mountpoint):
     process = start(task, mountpoint)
     try:
+        with pytest.raises(ConfigError, match="mounted there already"):
+            mount(task, os.fsencode(mountpoint), MountOptions(), foreground=False)
         assert (mountpoint / "latest" / "file").read_text() == "content"
     finally:
         end(mountpoint, process)

@@ -1,5 +1,6 @@
 """The tree without a kernel: numbers, attributes, listings, use."""
 
+import datetime
 import gc
 import os
 import stat
@@ -7,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.engine.restore.options import OwnerMap
 from ssfs.errors import CorruptStore
-from ssfs.model.entry import GROUP, ROOT_ID, USER, Kind, Principal
+from ssfs.model.entry import GROUP, ROOT_ID, USER, Flag, Kind, Principal
+from ssfs.model.policy import Policy
 from ssfs.model.version import RootMetadata
 from ssfs.mount.attributes import ABSENT, split_inode_number
 from ssfs.mount.handles import DirectoryItem
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
-from ssfs.mount.owners import NOBODY
+from ssfs.mount.owners import NOBODY, Owners
 from ssfs.mount.tree import MountTree
+from ssfs.store.damage import Damage, DamagedEntry, DamagedPart, change_damage, without
 from ssfs.store.store import Store, Task
+from ssfs.store.textfile import FORMAT
 from tests.mount.stores import (
     DAY,
     NEXT_DAY,
@@ -43,9 +48,12 @@ def open_descriptors() -> int:
 class Mount:
     """A tree and its clock."""
 
-    def __init__(self, target: Store | Task, *, numeric_ids: bool = False) -> None:
+    def __init__(
+        self, target: Store | Task, *, numeric_ids: bool = False, damaged_ok: bool = False
+    ) -> None:
         self.clock = HandClock()
-        self.tree = MountTree(target, self.clock, numeric_ids=numeric_ids, idle_s=60)
+        owners = Owners(OwnerMap(numeric=numeric_ids))
+        self.tree = MountTree(target, self.clock, owners=owners, idle_s=60, damaged_ok=damaged_ok)
 
     def at(self, path: str | bytes) -> int:
         """The inode number at a path below the root."""
@@ -81,7 +89,7 @@ def test_store_shows_points_then_tasks_then_dates(tmp_path):
     mount = Mount(store)
     assert mount.names() == [b"main", b"photos"]
     assert mount.names(mount.at("main")) == [b"docs", b"mail"]
-    assert mount.names(mount.at("photos/nas1")) == [b"2024-05-02", b"latest"]
+    assert mount.names(mount.at("photos/nas1")) == [b"2024-05-02", b"latest", b"yesterday"]
     assert mount.tree.read_link(mount.at("photos/nas1/latest")) == b"2024-05-02"
 
 
@@ -126,7 +134,7 @@ def test_damaged_version_is_not_shown_and_named_once_in_the_log(task, expected_w
     record.write_bytes(record.read_bytes().replace(b"2024", b"2023", 1))
     mount = Mount(task)
     for _ in range(3):
-        assert mount.names() == [b"2024-05-02", b"latest"]
+        assert mount.names() == [b"2024-05-02", b"latest", b"yesterday"]
     (record_of_log,) = expected_warnings
     assert str(damaged.id) in record_of_log.getMessage()
 
@@ -136,9 +144,70 @@ def test_listing_the_versions_opens_none(task):
         add_version(task, [TOP], day)
     mount = Mount(task)
     before = open_descriptors()
-    assert len(mount.items(ROOT_INODE)) == 3
+    assert len(mount.items(ROOT_INODE)) == 4
     mount.at("2024-05-01")
     assert open_descriptors() == before
+
+
+# -- yesterday -------------------------------------------------------------------------------------
+
+
+def at(day: int, hour: int) -> datetime.datetime:
+    return datetime.datetime(2024, 5, day, hour, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def berlin(tmp_path: Path) -> Task:
+    """A task of a store whose days begin two hours before those of UTC."""
+    path = os.fsencode(tmp_path / "berlin")
+    return add_task(Store.create(path, Policy(), "Europe/Berlin", HandClock()))
+
+
+def test_yesterday_is_the_newest_version_before_today(task):
+    for time in (at(1, 12), at(2, 12), at(2, 18), at(3, 12), at(3, 18)):
+        add_version(task, [TOP], time)
+    mount = Mount(task)
+    mount.clock.time = at(3, 20)
+    assert mount.names()[-2:] == [b"latest", b"yesterday"]
+    assert mount.tree.read_link(mount.at("yesterday")) == b"2024-05-02"
+    assert mount.tree.read_link(mount.at("latest")) == b"2024-05-03"
+    assert mount.tree.attributes(mount.at("yesterday")).size == len("2024-05-02")
+    mount.clock.time = at(20, 12)
+    assert mount.tree.read_link(mount.at("yesterday")) == b"2024-05-03"
+
+
+def test_yesterday_moves_at_midnight_of_the_stores_time_zone(berlin):
+    add_version(berlin, [TOP], at(1, 12))
+    add_version(berlin, [TOP], at(1, 22))
+    mount = Mount(berlin)
+    mount.clock.time = at(1, 21)
+    assert mount.names() == [b"2024-05-01", b"2024-05-02", b"latest"]
+    mount.clock.time = at(2, 21)
+    link = mount.at("yesterday")
+    assert mount.tree.read_link(link) == b"2024-05-01"
+    mount.clock.time = at(2, 22)
+    assert mount.tree.read_link(link) == b"2024-05-02"
+
+
+def test_without_a_version_before_today_there_is_no_yesterday(task):
+    old = add_version(task, [TOP], at(1, 12))
+    add_version(task, [TOP], at(2, 12))
+    mount = Mount(task)
+    mount.clock.time = at(2, 13)
+    link = mount.at("yesterday")
+    expire(task, old)
+    assert mount.names() == [b"2024-05-02", b"latest"]
+    for gone in (lambda: mount.at("yesterday"), lambda: mount.tree.read_link(link)):
+        with pytest.raises(NoEntry):
+            gone()
+
+
+def test_version_of_a_day_to_come_is_not_yesterdays(task):
+    for time in (at(1, 12), at(9, 12)):
+        add_version(task, [TOP], time)
+    mount = Mount(task)
+    mount.clock.time = at(2, 12)
+    assert mount.tree.read_link(mount.at("yesterday")) == b"2024-05-01"
 
 
 # -- attributes ------------------------------------------------------------------------------------
@@ -216,9 +285,16 @@ def test_numbers_differ_between_versions_and_names(task):
     add_version(task, [TOP, entry(2, 1, b"f", Kind.FILE)], DAY)
     add_version(task, [TOP, entry(2, 1, b"f", Kind.FILE)], NEXT_DAY)
     mount = Mount(task)
-    paths = ["2024-05-01", "2024-05-01_120000", "2024-05-02", "2024-05-02_120000", "latest"]
-    files = [mount.at(f"{path}/f") for path in paths[:-1]]
-    assert len({ROOT_INODE, *map(mount.at, paths), *files}) == 10
+    paths = [
+        "2024-05-01",
+        "2024-05-01_120000",
+        "2024-05-02",
+        "2024-05-02_120000",
+        "latest",
+        "yesterday",
+    ]
+    files = [mount.at(f"{path}/f") for path in paths[:-2]]
+    assert len({ROOT_INODE, *map(mount.at, paths), *files}) == 11
 
 
 def test_names_of_any_bytes(task):
@@ -243,11 +319,64 @@ def test_absent_name_may_be_remembered_inside_a_version_but_not_above(task):
 def test_what_changes_is_believed_for_less_than_a_second(task):
     add_version(task, [TOP, entry(2, 1, b"f", Kind.FILE)])
     mount = Mount(task)
-    for name in (b"2024-05-01", b"latest"):
+    for name in (b"2024-05-01", b"latest", b"yesterday"):
         assert mount.tree.lookup(ROOT_INODE, name).name_timeout_s < 1
     assert mount.tree.attributes(ROOT_INODE).timeout_s < 1
     inside = mount.tree.attributes(mount.at("2024-05-01/f"))
     assert min(inside.name_timeout_s, inside.timeout_s) >= 86400
+
+
+# -- what the mount tells of itself ----------------------------------------------------------------
+
+
+def told(mount: Mount, path: str) -> dict[str, bytes]:
+    inode = mount.at(path)
+    assert mount.tree.xattr_names(inode) == []
+    found = {
+        name: mount.tree.xattr(inode, f"user.ssfs.{name}".encode())
+        for name in ("version", "digest", "stale", "damaged", "other", "")
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def test_entries_tell_version_digest_and_what_is_stale(task):
+    rows = [
+        TOP,
+        entry(2, 1, b"file", Kind.FILE, digest=bytes(range(32))),
+        directory(3, 1, b"dir", flags=Flag.STALE),
+        entry(4, 3, b"old", Kind.FILE, digest=b"\xff" * 32, flags=Flag.STALE | Flag.RACY),
+    ]
+    version = str(add_version(task, rows).id).encode()
+    mount = Mount(task)
+    of_file = {"version": version, "digest": bytes(range(32)).hex().encode()}
+    assert told(mount, "2024-05-01/file") == told(mount, "2024-05-01_120000/file") == of_file
+    assert told(mount, "2024-05-01/dir") == {"version": version, "stale": b"1"}
+    of_old = {"version": version, "digest": b"ff" * 32, "stale": b"1"}
+    assert told(mount, "2024-05-01/dir/old") == of_old
+    assert told(mount, "2024-05-01") == {"version": version}
+    assert mount.tree.xattr(ROOT_INODE, b"user.ssfs.version") is None
+
+
+@pytest.mark.parametrize("damaged_ok", [False, True])
+def test_entries_tell_what_is_damaged_until_it_is_healed(task, damaged_ok):
+    version = add_version(task, [TOP, *(entry(n, 1, b"%d" % n, Kind.FILE) for n in (2, 3))])
+    mount = Mount(task, damaged_ok=damaged_ok)
+
+    def damaged() -> list[str]:
+        return [name for name in ("2", "3") if "damaged" in told(mount, f"2024-05-01/{name}")]
+
+    assert damaged() == []
+    bad = DamagedEntry(3, "3", "digest differs", DAY)
+    with task.guard():
+        change_damage(version.path, lambda _: Damage(FORMAT, (), (bad,)))
+    assert damaged() == ["3"]
+    with task.guard():
+        change_damage(version.path, lambda damage: without(damage, [3]))
+    assert damaged() == []
+    with task.guard():
+        part = DamagedPart("tree", "missing", DAY)
+        change_damage(version.path, lambda _: Damage(FORMAT, (part,)))
+    assert damaged() == ["2", "3"]
 
 
 # -- listings --------------------------------------------------------------------------------------
@@ -291,9 +420,9 @@ def test_listing_of_names_is_one_moment_until_it_is_begun_anew(task):
     first = next(mount.tree.handles.list_directory(handle, 0))
     add_version(task, [TOP], NEXT_DAY)
     rest = mount.tree.handles.list_directory(handle, first.cookie)
-    assert [item.name for item in rest] == [b"latest"]
+    assert [item.name for item in rest] == [b"latest", b"yesterday"]
     anew = mount.tree.handles.list_directory(handle, 0)
-    assert [item.name for item in anew] == [b"2024-05-01", b"2024-05-02", b"latest"]
+    assert [item.name for item in anew] == [b"2024-05-01", b"2024-05-02", b"latest", b"yesterday"]
 
 
 # -- files -----------------------------------------------------------------------------------------
@@ -357,14 +486,14 @@ def test_version_not_in_use_can_be_deleted_and_costs_nothing(two):
     assert collect(task) == 1
     with pytest.raises(Stale):
         mount.tree.attributes(inode)
-    assert mount.names() == [b"2024-05-02", b"latest"]
+    assert mount.names() == [b"2024-05-02", b"latest", b"yesterday"]
 
 
 def test_expired_version_in_use_stays_until_a_minute_after_the_last_request(two):
     mount, task = two
     directory_inode, inode = mount.at("2024-05-01"), mount.at("2024-05-01/f")
     expire(task, task.versions()[0])
-    assert mount.names() == [b"2024-05-02", b"latest"]
+    assert mount.names() == [b"2024-05-02", b"latest", b"yesterday"]
     for _ in range(3):
         mount.clock.advance(59)
         mount.tree.close_idle()
@@ -405,7 +534,13 @@ def test_moved_date_leaves_the_old_numbers_where_they_were(two):
     add_version(task, [directory(ROOT_ID, 0, b"")], NEXT_DAY.replace(hour=20))
     assert mount.at("2024-05-02/f") == old_inode, "in use"
     mount.clock.advance(60)
-    assert mount.names() == [b"2024-05-01", b"2024-05-02_120000", b"2024-05-02", b"latest"]
+    assert mount.names() == [
+        b"2024-05-01",
+        b"2024-05-02_120000",
+        b"2024-05-02",
+        b"latest",
+        b"yesterday",
+    ]
     assert mount.names(mount.at("2024-05-02")) == []
     assert mount.tree.attributes(old_inode) == old
 
