@@ -394,7 +394,11 @@ def test_damage_is_told_as_damage(store: Store):
     path.write_text("garbage")
     server = RemoteStore(Path(os.fsdecode(store.path)), LOCAL, CLOCK)
     with server.open_channel() as channel, pytest.raises(CorruptStore, match=r"task\.toml"):
-        ask(channel, ListPoints())
+        ask(channel, ListVersions("main", ""))
+    # It hides nothing of the others.
+    with server.open_channel() as channel:
+        lines = ask(channel, ListPoints()).points
+    assert [line.lost for line in lines if line.point == "main"] == [(path.parent.name,)]
 
 
 def test_malformed_request_ends_the_session_with_a_reason(store: Store):
