@@ -205,6 +205,9 @@ def sync(
     server cannot be reached, or all slots are taken; 6 no store, full, or another sync of the task is
     running; 7 SOURCE is missing, or the pre-command failed; 130 interrupted (what has arrived is kept for the next run).
     """
+    if source_id == "":
+        # In a script most likely a variable that is not set: another identity would be another history.
+        raise ConfigError("--source-id names nothing", remedy="give it a name, or leave it out")
     place = parse_location(location)
     link = link_options(compress, limit)
     patterns = [line for path in exclude_files for line in read_pattern_file(path)]

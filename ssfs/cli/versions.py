@@ -55,8 +55,8 @@ def versions(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> E
     hurt = [line for line in report.versions if line.damaged != 0]
     if hurt:
         complain(
-            f"{counted(len(hurt), 'version')} with damage: the next sync heals what its source still "
-            "has, `ssfs verify --from` what another store has"
+            f"{counted(len(hurt), 'version')} with damage: the next sync heals the files its source "
+            "still has, `ssfs verify --from` those another store has, `ssfs recover` catalogs"
         )
     return ExitCode.PROBLEMS if damaged or hurt else ExitCode.DONE
 

@@ -358,13 +358,13 @@ class Comparison:
                 entry_id = record.id if record else 0
                 self._unseen(entry_id, path, f"symlink cannot be read: {_reason(error)}")
             return
-        if record is not None and record.target == now.target:
-            self._metadata(record, now._replace(id=record.id))
-            return
         self._special(now, record)
 
     def _special(self, now: Entry, record: Entry | None) -> None:
         """A symlink or special file that is all in its row."""
+        if record is not None and (record.target, record.rdev) == (now.target, now.rdev):
+            self._metadata(record, now._replace(id=record.id))
+            return
         if record is not None:
             self._outgoing.make(now._replace(id=record.id))
             self.counts.changed += 1

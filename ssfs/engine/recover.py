@@ -136,7 +136,7 @@ class Recovery:
         self._write(self._path, b"store.toml", settings, is_sealed=False)
         self._recovered(
             "store.toml",
-            f"was {fault}: made anew. Lost are its time zone (UTC now), the policy of new sync points "
+            f"{fault}: made anew. Lost are its time zone (UTC now), the policy of new sync points "
             "(everything is kept) and what was set by hand",
         )
 
@@ -158,7 +158,7 @@ class Recovery:
                 self._write(point.path, b"point.toml", PointSettings(FORMAT, KEEP_EVERYTHING))
                 self._recovered(
                     where,
-                    f"was {fault}: made anew. Lost are its policy (everything is kept now) and its limits "
+                    f"{fault}: made anew. Lost are its policy (everything is kept now) and its limits "
                     "(none but the usual); `ssfs point` sets them",
                 )
             yield point
@@ -203,7 +203,7 @@ class Recovery:
         self._write(path, b"task.toml", settings)
         self._recovered(
             f"{where}/task.toml",
-            f"was {fault}: made anew from its versions, which say that it backs up {source!r} of {client!r}",
+            f"{fault}: made anew from its versions, which say that it backs up {source!r} of {client!r}",
         )
         return not self._dry_run
 

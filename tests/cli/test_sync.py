@@ -95,6 +95,11 @@ def test_bad_pattern_is_refused(source: Path, store: Path):
     assert "pattern" in run("sync", source, store, "--exclude", "!", expect=2).error
 
 
+def test_source_id_that_is_empty_is_refused(source: Path, store: Path):
+    outcome = run("sync", source, store, "--source-id", "", expect=2)
+    assert "--source-id names nothing" in outcome.error
+
+
 def test_source_id_lets_the_path_change(source: Path, store: Path):
     location = f"{store}::main/docs"
     ssfs("sync", "-q", source, location, "--source-id", "the-docs")

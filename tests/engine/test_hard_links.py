@@ -144,3 +144,16 @@ def test_a_first_name_that_cannot_be_restored_leaves_the_others_whole(backup, so
         assert (target / "a").read_bytes() == b"small"
         content = (target / "deep/down/large2").read_bytes()
         assert content == (source / "large").read_bytes()
+
+
+def test_a_fifo_made_anew_is_no_change(backup, source, tmp_path):
+    os.mkfifo(source / "fifo")
+    backup.sync(source)
+    times = (source / "fifo").lstat()
+    (source / "fifo").unlink()
+    os.mkfifo(source / "fifo", 0o600)
+    os.chmod(source / "fifo", times.st_mode & 0o7777)
+    os.utime(source / "fifo", ns=(times.st_atime_ns, times.st_mtime_ns))
+    counts = backup.sync(source).counts
+    assert (counts.new, counts.changed, counts.metadata_only, counts.removed) == (0, 0, 0, 0)
+    check(backup, source, tmp_path)

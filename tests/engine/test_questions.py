@@ -114,6 +114,8 @@ def test_find_from_a_date_asks_no_older_version(made: Catalogs):
     }
     assert find(made, "*.odt", since="2030-01-01") == []
     with pytest.raises(ConfigError, match="no date"):
+        find(made, "*.odt", since="2024-13-99")
+    with pytest.raises(ConfigError, match="no date"):
         find(made, "*.odt", since="yesterday")
 
 

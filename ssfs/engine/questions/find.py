@@ -4,6 +4,7 @@ Versions are asked from the newest to the oldest. What is remembered is the path
 limit; once that is reached, older versions are only asked for those paths.
 """
 
+import datetime
 import re
 from collections.abc import Iterator
 
@@ -30,6 +31,15 @@ from ssfs.store.version import Version
 _SINCE = re.compile(r"\d{4}-\d{2}-\d{2}(?:_\d{6}(?:\.\d+)?)?", re.ASCII)
 
 
+def _is_date(text: str) -> bool:
+    """Whether a text is a day of the calendar, perhaps with a time, as versions are named."""
+    try:
+        datetime.date.fromisoformat(text[:10])
+    except ValueError:
+        return False
+    return _SINCE.fullmatch(text) is not None
+
+
 def find_paths(store: Store, peer: Peer, request: FindPaths) -> FindReport:
     """The paths that match, in the tasks that the peer may read.
 
@@ -38,7 +48,7 @@ def find_paths(store: Store, peer: Peer, request: FindPaths) -> FindReport:
         TrustError: The peer may not read the task.
     """
     pattern = PathPattern(request.pattern, ignore_case=request.ignore_case)
-    if request.since and not _SINCE.fullmatch(request.since):
+    if request.since and not _is_date(request.since):
         raise ConfigError(
             f"{request.since!r} is no date", remedy="write 2024-05-01, or 2024-05-01_143000"
         )
