@@ -2,7 +2,6 @@
 
 import errno
 import os
-import random
 import socket
 import subprocess
 from collections.abc import Callable
@@ -15,9 +14,10 @@ from ssfs.engine.restore.options import RestoreOptions
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
-from ssfs.store.version import Version
 from tests.fakes.comparing import assert_same_tree
 from tests.fakes.restores import (
+    backed_up,
+    make_source,
     restore_here,
     restore_remotely,
 )
@@ -38,29 +38,7 @@ def restore(request: pytest.FixtureRequest) -> Restore:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    root = tmp_path / "source"
-    (root / "a" / "b").mkdir(parents=True)
-    (root / "other").mkdir()
-    (root / "a" / "large").write_bytes(noise(MIB))
-    (root / "a" / "small").write_text("small")
-    (root / "a" / "b" / "deep").write_text("deep")
-    (root / "a" / "link").symlink_to("small")
-    os.mkfifo(root / "a" / "fifo")
-    (root / "other" / "file").write_text("other")
-    os.link(root / "a" / "small", root / "other" / "hard")
-    return root
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
-def backed_up(tmp_path: Path, source: Path) -> Version:
-    """The only version of a source; a copy of the source is kept in `as-it-was`."""
-    backup = Backup(tmp_path / "store")
-    backup.sync(source)
-    subprocess.run(["cp", "-a", source, tmp_path / "as-it-was"], check=True)
-    return backup.newest()
+    return make_source(tmp_path / "source")
 
 
 # -- what is deleted -------------------------------------------------------------------------------

@@ -13,16 +13,17 @@ from ssfs.engine.restore import contents, deletion
 from ssfs.engine.restore.options import Overwrite, RestoreOptions
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.monitor import NullMonitor
-from ssfs.store.version import Version
 from tests.fakes.comparing import assert_same_tree
 from tests.fakes.restores import (
     RestoreServer,
+    backed_up,
+    make_source,
+    noise,
     request_of,
     restore_here,
     restore_remotely,
     store_of,
 )
-from tests.fakes.syncs import Backup
 from tests.fakes.trees import build_tree
 
 Restore = Callable[..., RestoreResult]
@@ -53,29 +54,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    root = tmp_path / "source"
-    (root / "a" / "b").mkdir(parents=True)
-    (root / "other").mkdir()
-    (root / "a" / "large").write_bytes(noise(MIB))
-    (root / "a" / "small").write_text("small")
-    (root / "a" / "b" / "deep").write_text("deep")
-    (root / "a" / "link").symlink_to("small")
-    os.mkfifo(root / "a" / "fifo")
-    (root / "other" / "file").write_text("other")
-    os.link(root / "a" / "small", root / "other" / "hard")
-    return root
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    return random.Random(seed).randbytes(size)
-
-
-def backed_up(tmp_path: Path, source: Path) -> Version:
-    """The only version of a source; a copy of the source is kept in `as-it-was`."""
-    backup = Backup(tmp_path / "store")
-    backup.sync(source)
-    subprocess.run(["cp", "-a", source, tmp_path / "as-it-was"], check=True)
-    return backup.newest()
+    return make_source(tmp_path / "source")
 
 
 def flip_a_bit(path: Path) -> None:

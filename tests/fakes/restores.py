@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import random
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from ssfs.protocol.messages import PROTOCOL_VERSION, Fetch, Fetched, Hello
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 from ssfs.store.version import Version
+from tests.fakes.syncs import Backup
 
 JOIN_S = 60
 Join = Callable[[], tuple[socket.socket, socket.socket]]
@@ -139,3 +142,30 @@ def restore_remotely(
     _, result = server.restore(request_of(version, *paths), target, monitor, options)
     assert not server.errors
     return result
+
+
+def make_source(root: Path) -> Path:
+    """A small tree with one of most things that a restore treats differently."""
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "other").mkdir()
+    (root / "a" / "large").write_bytes(noise(1 << 20))
+    (root / "a" / "small").write_text("small")
+    (root / "a" / "b" / "deep").write_text("deep")
+    (root / "a" / "link").symlink_to("small")
+    os.mkfifo(root / "a" / "fifo")
+    (root / "other" / "file").write_text("other")
+    os.link(root / "a" / "small", root / "other" / "hard")
+    return root
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that do not compress, the same each time."""
+    return random.Random(seed).randbytes(size)
+
+
+def backed_up(tmp_path: Path, source: Path) -> Version:
+    """The only version of a source; a copy of the source is kept in `as-it-was`."""
+    backup = Backup(tmp_path / "store")
+    backup.sync(source)
+    subprocess.run(["cp", "-a", source, tmp_path / "as-it-was"], check=True)
+    return backup.newest()
