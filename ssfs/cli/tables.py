@@ -3,6 +3,11 @@
 import io
 from collections.abc import Iterable, Sequence
 
+# Not later: a process that has become the store's owner may not be able to read modules any more.
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
 from ssfs.cli.output import emit, safe_text
 
 _NO_LIMIT = 100_000
@@ -10,11 +15,6 @@ _NO_LIMIT = 100_000
 
 def emit_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print aligned columns on stdout; a column whose title begins with `>` is flush right."""
-    # A third of what a command takes to start, and of no use to programs (--json).
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in columns:
         table.add_column(

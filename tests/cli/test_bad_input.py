@@ -71,8 +71,11 @@ def test_damaged_point_and_task_files(history: Path):
     task = history / "points" / "main" / "tasks" / "task" / "task.toml"
     content = task.read_bytes()
     task.write_bytes(b"garbage")
-    for command in ("points", "versions", "expire"):
-        assert task.name in run(command, history, expect=6).error
+    lost = "The settings of task main/task are lost: `ssfs recover` makes them anew"
+    assert lost in run("points", history, expect=3).error
+    assert task.name in run("versions", history, expect=6).error
+    # It cannot be judged, so all of it stays.
+    assert "Expired 0 versions" in ssfs("expire", history)
     task.write_bytes(content)
     point.write_bytes(b"garbage")
     # Nothing of its versions is lost, so they can be had, and all of them stay.

@@ -108,6 +108,7 @@ def test_points_json_has_exactly_the_documented_keys(history: Path):
         "point": "empty",
         "policy": {"days": 10000, "weeks": 0, "months": 0, "keep_last": 2},
         "tasks": [],
+        "lost": [],
     }
     (task,) = main.pop("tasks")
     source = task.pop("source")
