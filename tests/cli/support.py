@@ -14,7 +14,7 @@ from typing import NamedTuple
 COMMAND = [sys.executable, "-m", "ssfs"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 _TIMEOUT_S = 120
-_INTERRUPT = b"\x03"
+_CONTROL = (b"\x03", b"\x04")
 _POWERLESS = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
 
@@ -95,20 +95,21 @@ def run_on_terminal(
         env=environment(TERM="xterm", COLUMNS="100", PYTHONPATH=f"{python_path}{os.pathsep}{ROOT}"),
     ) as process:
         shown = bytearray()
-        interrupt_at = float("inf")
+        control = b""
+        again_at = float("inf")
         while select.select([ours], [], [], 0.02)[0] or process.poll() is None:
-            if time.monotonic() >= interrupt_at:
-                # Between a prompt and its read() an interrupt does not wake the reader up: as a
-                # person would, try again.
-                os.write(ours, _INTERRUPT)
-                interrupt_at = time.monotonic() + 1
+            if time.monotonic() >= again_at:
+                # Between a prompt and its read() an interrupt does not wake the reader up, and an end
+                # of input is lost when the terminal changes its mode: as a person would, try again.
+                os.write(ours, control)
+                again_at = time.monotonic() + 1
             if not select.select([ours], [], [], 0)[0]:
                 continue
             shown += os.read(ours, 65536)
             if answer and b"[y/N]" in shown:
                 os.write(ours, answer.encode())
-                if answer.encode() == _INTERRUPT:
-                    interrupt_at = time.monotonic() + 1
+                if answer.encode() in _CONTROL:
+                    control, again_at = answer.encode(), time.monotonic() + 1
                 answer = ""
         assert process.stdout is not None
         out = process.stdout.read().decode()
