@@ -1,6 +1,6 @@
 """kill -9 of one process of a run, just before the Nth disk call of one name: strace does it.
 
-All N up to 12 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
+All N up to 10 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
 """
 
 import itertools
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import subprocess
 
 IS_EXHAUSTIVE = os.environ.get("SSFS_EXHAUSTIVE") == "1"
-_ALL_UP_TO = 12
-_STEP = 5
+_ALL_UP_TO = 10
+_STEP = 9
 
 CALLS = {
     "link": "link,linkat",
