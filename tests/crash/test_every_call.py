@@ -5,7 +5,7 @@ first sync, and of one that resumes what an interrupted one has left; `expire` a
 before the call: before call N+1 is after call N. Then the acknowledged versions must be whole, and the
 next run must do the rest.
 
-All N up to 12 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
+All N up to 10 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
 """
 
 import itertools
