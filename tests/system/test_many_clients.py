@@ -73,7 +73,7 @@ def test_eight_run_a_ninth_waits_and_readers_expiry_and_a_mount_go_on(tmp_path):
         tree = build_tree(tmp_path / "old" / "source", 77)
         first = old.sync(tree, server.url("main/old"))["version"]
         edit_tree(tree, 1)
-        old.sync(tree, server.url("main/old"))
+        old.sync(tree, server.url("main/old"), "--allow-shrink")
 
         running = []
         try:

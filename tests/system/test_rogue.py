@@ -604,4 +604,6 @@ def test_an_honest_client_is_not_disturbed_by_rogues(place):
     verify_version(path)
     compare_with_version(place.source, path)
     docs = f"{TASKS}docs/"
-    check_untouched(before, place, f"(?s){docs}(versions/{version}(/.*)?|lock|staging|trash)")
+    check_untouched(
+        before, place, f"(?s){docs}(versions/{version}(/.*)?|versions.toml|lock|staging|trash)"
+    )
