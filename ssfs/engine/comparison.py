@@ -25,7 +25,6 @@ from ssfs.engine.plan import (
     judge_content,
     lacks_link_group,
     renumbered,
-    seen,
 )
 from ssfs.engine.unseen import keep_as_before
 from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
@@ -89,7 +88,7 @@ class Comparison:
         self._missing = array.array("q")
         self._attributes = Attributes(outgoing, self.report)
         self._content = ContentSender(
-            catalogs.compared, outgoing, self._attributes, self.counts, monitor, self.report
+            source, catalogs.compared, outgoing, self.counts, monitor, self.report
         )
         self._now_s = 0.0
         self._above: set[tuple[int, int]] = set()
@@ -105,7 +104,6 @@ class Comparison:
     def run(self, *, dry_run: bool) -> None:
         """Walk, send what differs, remove what is gone."""
         self._content.dry_run = dry_run
-        self._content.ignore_inode = self._source.ignore_inode
         self._missing.extend(row.id for row in self._compared.children(PARKED))
         self._now_s = self._clock.now().timestamp()
         self._root()
@@ -142,7 +140,7 @@ class Comparison:
 
     def _root(self) -> None:
         status = self._source.look()
-        now = seen(ROOT_ID, 0, b"", status, self._source.device)
+        now = self._source.seen(ROOT_ID, 0, b"", status)
         record = self._compared.root()
         if record is not None and is_untouched(record, status):
             return
@@ -253,10 +251,7 @@ class Comparison:
             kind = Kind.DIRECTORY if is_directory else record.kind
             if record.kind == kind and (is_directory or self._is_same_leaf(record, status)):
                 return self._below(record.id, status) if is_directory else 0
-        now = seen(0, parent, name, status, self._source.device)
-        if self._source.ignore_inode:
-            # A group is made of an inode number too, and must not meet one of an earlier run.
-            now = now._replace(link_group=0)
+        now = self._source.seen(0, parent, name, status)
         if record is not None and record.kind != now.kind:
             self._missing.append(record.id)
             record = None
@@ -430,7 +425,7 @@ class Comparison:
             sent = False
         else:
             try:
-                sent = self._content.send_whole(parent, entry, path, self._source.device)
+                sent = self._content.send_whole(parent, entry, path)
             finally:
                 os.close(parent)
         if not sent:

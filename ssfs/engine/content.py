@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from ssfs.delta.signature import signature_size
 from ssfs.engine.attributes import Attributes
+from ssfs.engine.moves import Source
 from ssfs.engine.outgoing import OpenFile, Outgoing
-from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content, seen
+from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content
 from ssfs.fsio.sparse import find_layout
 from ssfs.model.entry import Entry, Flag
 from ssfs.model.layout import Layout, content_digest, data_bytes
@@ -84,24 +85,23 @@ class ContentSender:
 
     Attributes:
         dry_run: Read and send nothing.
-        ignore_inode: Rows name no link group: inode numbers mean nothing from one run to the next.
     """
 
     def __init__(
         self,
+        source: Source,
         compared: CatalogReader,
         outgoing: Outgoing,
-        attributes: Attributes,
         counts: Counts,
         monitor: Monitor,
         report: Callable[[bytes, str], None],
     ) -> None:
         self.dry_run = False
-        self.ignore_inode = False
+        self._source = source
         self._compared = compared
         self._has_records = compared.number("entries") > 0
         self._outgoing = outgoing
-        self._attributes = attributes
+        self._attributes = Attributes(outgoing, report)
         self._counts = counts
         self._monitor = monitor
         self._report = report
@@ -313,13 +313,13 @@ class ContentSender:
                 return
             self._outgoing.abort_file(found.now.id)
 
-    def send_whole(self, dir_fd: int, entry: Entry, path: bytes, root_dev: int) -> bool:
+    def send_whole(self, dir_fd: int, entry: Entry, path: bytes) -> bool:
         """Send content that the server has lost; False if it cannot be read any more."""
         try:
             with open_file(entry.name, dir_fd) as fd:
                 status = os.fstat(fd)
                 layout = find_layout(fd, status)
-                now = self._seen(entry, status, root_dev)
+                now = self._source.seen(entry.id, entry.parent, entry.name, status)
                 found = Found(now, None, None, None, None, path, float(now.ctime_s))
                 content = b"" if layout.data_bytes > INLINE_MAX_BYTES else read_stream(fd, layout)
                 if max(layout.data_bytes, len(content)) > INLINE_MAX_BYTES:
@@ -356,12 +356,7 @@ class ContentSender:
     def _looked_again(self, found: Found, status: os.stat_result) -> Found:
         """The same file with the metadata its open descriptor has."""
         now = found.now
-        root_dev = status.st_dev if now.dev == 0 else -1
-        return found._replace(now=self._seen(now, status, root_dev))
-
-    def _seen(self, entry: Entry, status: os.stat_result, root_dev: int) -> Entry:
-        now = seen(entry.id, entry.parent, entry.name, status, root_dev)
-        return now._replace(link_group=0) if self.ignore_inode else now
+        return found._replace(now=self._source.seen(now.id, now.parent, now.name, status))
 
     def _xattrs(self, fd: int, found: Found) -> bytes:
         return self._attributes.of_open(fd, found.record or found.moved, found.path)

@@ -9,7 +9,7 @@ place it left is then treated as if it had not been recorded.
 import itertools
 import os
 
-from ssfs.engine.plan import Verdict, judge_content
+from ssfs.engine.plan import Verdict, judge_content, seen
 from ssfs.errors import SourceError
 from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
 from ssfs.store.catalog.reader import CatalogReader
@@ -57,6 +57,12 @@ class Source:
             return os.fstat(self.fd)
         except OSError as error:
             raise self._unreadable(error) from error
+
+    def seen(self, entry_id: int, parent: int, name: bytes, status: os.stat_result) -> Entry:
+        """The row of what was just seen in it, as `ssfs.engine.plan.seen` makes it."""
+        now = seen(entry_id, parent, name, status, self.device)
+        # A group is made of an inode number too, and must not meet one of an earlier run.
+        return now._replace(link_group=0) if self.ignore_inode else now
 
     def _unreadable(self, error: OSError) -> SourceError:
         reason = (error.strerror or "unknown error").lower()

@@ -12,14 +12,13 @@ import struct
 
 import blake3
 
-from ssfs.model.entry import Entry, Flag, Kind, kind_of_mode
+from ssfs.model.entry import Entry, Flag, Kind, kind_of_mode, signed_inode
 
 RACY_S = 2
 """A change this close before the reading may be followed by another one under the same ctime."""
 
 _NS = 10**9
 _INODE_WRAP = 1 << 64
-_INODE_SIGN = 1 << 63
 _REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE
 _UNPROVEN = Flag.RACY | Flag.UNSTABLE
 """A stale row still says what its content was read as: of a directory that could not be listed for one
@@ -59,7 +58,7 @@ def seen(entry_id: int, parent: int, name: bytes, status: os.stat_result, root_d
         b"",
         b"",
         dev,
-        inode - _INODE_WRAP if inode >= _INODE_SIGN else inode,
+        signed_inode(inode),
         *divmod(status.st_ctime_ns, _NS),
         0,
         0 if status.st_nlink < 2 or kind == Kind.DIRECTORY else link_group(dev, inode),
@@ -112,8 +111,7 @@ def is_renumbered(record: Entry, status: os.stat_result) -> bool:
 
 def renumbered(record: Entry, status: os.stat_result) -> Entry:
     """The record with the inode number of what is there now, for who does not compare them."""
-    inode = status.st_ino
-    return record._replace(ino=inode - _INODE_WRAP if inode >= _INODE_SIGN else inode)
+    return record._replace(ino=signed_inode(status.st_ino))
 
 
 def judge_content(record: Entry, now: Entry) -> Verdict:

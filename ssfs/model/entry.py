@@ -138,6 +138,11 @@ def st_mode(entry: Entry) -> int:
     return _FORMAT_OF_KIND[Kind(entry.kind)] | entry.mode
 
 
+def signed_inode(ino: int) -> int:
+    """An inode number wrapped to signed 64 bit, as SQLite holds it."""
+    return ino - (1 << 64) if ino >= 1 << 63 else ino
+
+
 def is_valid_name(name: bytes) -> bool:
     """Whether a peer may call an entry so: one path component that leads nowhere else."""
     return (

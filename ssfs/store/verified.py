@@ -8,6 +8,8 @@ import contextlib
 import os
 import sqlite3
 
+from ssfs.model.entry import signed_inode
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verified (ino INTEGER PRIMARY KEY, digest BLOB NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS run (started INTEGER NOT NULL);
@@ -62,12 +64,12 @@ class VerifiedFiles:
     def has(self, ino: int, digest: bytes) -> bool:
         """Whether a file counts as verified."""
         query = "SELECT digest, at FROM verified WHERE ino = ?"
-        row = self._database.execute(query, (_signed(ino),)).fetchone()
+        row = self._database.execute(query, (signed_inode(ino),)).fetchone()
         return row is not None and row[0] == digest[:_DIGEST_BYTES] and row[1] >= self.since
 
     def add(self, ino: int, digest: bytes, size_bytes: int) -> None:
         """A file was read and is right; what is killed now reads a GiB or 2,000 files again at most."""
-        values = (_signed(ino), digest[:_DIGEST_BYTES], self._now)
+        values = (signed_inode(ino), digest[:_DIGEST_BYTES], self._now)
         self._database.execute("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", values)
         self._pending += 1
         self._pending_bytes += size_bytes
@@ -76,7 +78,7 @@ class VerifiedFiles:
 
     def remove(self, ino: int) -> None:
         """A file is not right any more."""
-        self._database.execute("DELETE FROM verified WHERE ino = ?", (_signed(ino),))
+        self._database.execute("DELETE FROM verified WHERE ino = ?", (signed_inode(ino),))
 
     def finish(self) -> None:
         """The run went through all of the task: what it has not met is not there any more."""
@@ -121,7 +123,3 @@ def _connect(path: str) -> sqlite3.Connection:
         database.close()
         raise
     return database
-
-
-def _signed(ino: int) -> int:
-    return ino - (1 << 64) if ino >= 1 << 63 else ino
