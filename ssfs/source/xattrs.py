@@ -17,7 +17,7 @@ def read_xattrs(target: int | bytes) -> bytes:
         OSError: They are there and cannot be read.
     """
     try:
-        names = _list(target)
+        names = list_xattrs(target)
     except OSError as error:
         if error.errno in _NONE_HERE:
             return b""
@@ -29,7 +29,7 @@ def read_xattrs(target: int | bytes) -> bytes:
         name = os.fsencode(text)
         if is_kept(name):
             try:
-                pairs.append((name, _get(target, text)))
+                pairs.append((name, get_xattr(target, text)))
             except OSError as error:
                 # Gone since it was listed, or (overlayfs) listed without being there.
                 if error.errno not in (errno.ENODATA, *_NONE_HERE):
@@ -42,13 +42,15 @@ def path_of(name: bytes, dir_fd: int) -> bytes:
     return b"/proc/self/fd/%d/%b" % (dir_fd, name)
 
 
-def _list(target: int | bytes) -> list[str]:
+def list_xattrs(target: int | bytes) -> list[str]:
+    """The names of the attributes of an open file, or of what has a name (not followed)."""
     if isinstance(target, int):
         return os.listxattr(target)
     return os.listxattr(target, follow_symlinks=False)
 
 
-def _get(target: int | bytes, name: str) -> bytes:
+def get_xattr(target: int | bytes, name: str | bytes) -> bytes:
+    """The value of one of them; raises OSError."""
     if isinstance(target, int):
         return os.getxattr(target, name)
     return os.getxattr(target, name, follow_symlinks=False)

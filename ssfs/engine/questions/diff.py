@@ -36,7 +36,8 @@ def compare_versions(store: Store, peer: Peer, request: CompareVersions) -> Diff
                 path=request.path,
                 remedy="paths are those below the root of a version",
             )
-        differences = stack.enter_context(Differences(older, newer))
+        differences = Differences(older, newer)
+        stack.callback(differences.close)
         Comparer(differences, found, below=below).run()
     return DiffReport(
         task=task.label,

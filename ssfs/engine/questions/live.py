@@ -21,16 +21,17 @@ from ssfs.engine.outgoing import Content, OpenFile, Outgoing
 from ssfs.engine.questions.difference import Comparer, DifferenceList
 from ssfs.engine.questions.history import plain_path
 from ssfs.engine.refusal import hear, hearing_refusals
+from ssfs.engine.restore.client import ask_for_version, no_room_for_list
 from ssfs.engine.restore.order import DepthFirst
 from ssfs.engine.restore.wanted import find_wanted, wanted_rows
 from ssfs.engine.rows import received_rows
-from ssfs.errors import ConfigError, RemoteProtocolError, StoreError
+from ssfs.errors import RemoteProtocolError, StoreError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.entry import ROOT_ID, Entry, Kind
 from ssfs.model.spelling import path_text
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Fetch, Fetched, Leave
+from ssfs.protocol.messages import Fetch, Leave
 from ssfs.protocol.questions import DiffReport, PathProblem
 from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.source.reading import digest_file
@@ -104,10 +105,8 @@ def compare_fetched_with(
     """
     path = plain_path(request.path)
     with hearing_refusals(channel):
-        channel.send(msgspec.structs.replace(fetch, paths=[path] if path else []))
-        fetched = hear(channel)
-        if not isinstance(fetched, Fetched):
-            raise RemoteProtocolError(f"The server answered with {type(fetched).__name__}")
+        asked = msgspec.structs.replace(fetch, paths=[path] if path else [])
+        fetched = ask_for_version(channel, asked)
 
         def fill(catalog: CatalogWriter) -> bytes:
             monitor.phase("fetching the list of files")
@@ -188,7 +187,9 @@ class _Live:
             try:
                 temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssfs-diff-"))
             except OSError as error:
-                raise _no_room(tempfile.gettempdir(), error.strerror or "unknown error") from error
+                raise no_room_for_list(
+                    tempfile.gettempdir(), error.strerror or "unknown error"
+                ) from error
             directory = os.fsencode(temporary)
             old, new = (os.path.join(directory, name) for name in (b"version.db", b"live.db"))
             try:
@@ -197,9 +198,10 @@ class _Live:
             except StoreError as error:
                 if error.path not in (old, new):
                     raise  # what is said about the store
-                raise _no_room(temporary, error.problem) from error
+                raise no_room_for_list(temporary, error.problem) from error
             older, newer = (stack.enter_context(CatalogReader.open(path)) for path in (old, new))
-            differences = stack.enter_context(Differences(older, newer, is_live=True))
+            differences = Differences(older, newer, is_live=True)
+            stack.callback(differences.close)
             name = self._only_name(root)
             Comparer(differences, found, below=name, prefix=root, is_live=True).run()
         return DiffReport(
@@ -275,11 +277,3 @@ class _Looking(Outgoing):
             return Content(bytes(32), layout.size)
         digest, length = digest_file(file.fd, layout, progress)
         return Content(digest, layout.size if layout.is_sparse else length)
-
-
-def _no_room(directory: str, reason: str) -> ConfigError:
-    return ConfigError(
-        f"The list of files cannot be kept ({reason.lower()})",
-        path=os.fsencode(directory),
-        remedy="set TMPDIR to a directory with more room",
-    )

@@ -61,10 +61,7 @@ def fetch_version(
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         stack.enter_context(hearing_refusals(channel))
-        channel.send(request)
-        fetched = hear(channel)
-        if not isinstance(fetched, Fetched):
-            raise RemoteProtocolError(f"The server answered with {type(fetched).__name__}")
+        fetched = ask_for_version(channel, request)
         monitor.phase("fetching the list of files")
         catalog = stack.enter_context(_fetched_catalog(channel))
         wanted = find_wanted(catalog, request.paths)
@@ -83,6 +80,15 @@ def fetch_version(
     return fetched, msgspec.structs.replace(result, seconds=clock.monotonic_s() - started_s)
 
 
+def ask_for_version(channel: Channel, request: Fetch) -> Fetched:
+    """Which version it is that rows will come of now; raises what the server refuses with."""
+    channel.send(request)
+    fetched = hear(channel)
+    if not isinstance(fetched, Fetched):
+        raise RemoteProtocolError(f"The server answered with {type(fetched).__name__}")
+    return fetched
+
+
 @contextlib.contextmanager
 def _fetched_catalog(channel: Channel) -> Iterator[CatalogReader]:
     """The rows that come, as a catalog of our own, gone in the end."""
@@ -90,7 +96,9 @@ def _fetched_catalog(channel: Channel) -> Iterator[CatalogReader]:
         try:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssfs-restore-"))
         except OSError as error:
-            raise _no_room(tempfile.gettempdir(), error.strerror or "unknown error") from error
+            raise no_room_for_list(
+                tempfile.gettempdir(), error.strerror or "unknown error"
+            ) from error
         path = os.path.join(os.fsencode(directory), b"catalog.db")
         try:
             with CatalogWriter.open_writer(path, durable=False) as writer:
@@ -100,7 +108,9 @@ def _fetched_catalog(channel: Channel) -> Iterator[CatalogReader]:
             if error.path != path:
                 raise  # what the server says about its store
             is_full = isinstance(error, StoreFull)
-            raise _no_room(directory, "no space left" if is_full else error.problem) from error
+            raise no_room_for_list(
+                directory, "no space left" if is_full else error.problem
+            ) from error
         yield stack.enter_context(CatalogReader.open(path))
 
 
@@ -115,7 +125,8 @@ def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:
         raise RemoteProtocolError("The server sent no row")
 
 
-def _no_room(directory: str, reason: str) -> ConfigError:
+def no_room_for_list(directory: str, reason: str) -> ConfigError:
+    """The error of a list of files that does not fit into the directory for temporary files."""
     return ConfigError(
         f"The list of files cannot be kept ({reason.lower()})",
         path=os.fsencode(directory),

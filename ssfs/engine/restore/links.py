@@ -45,9 +45,13 @@ class Links:
         self._first = array.array("q", bytes(8 * len(self._groups)))
         self._inode = array.array("Q", bytes(8 * len(self._groups)))
 
+    def _place(self, entry: Entry) -> int | None:
+        """Where an entry's group is among all of them; None for a file of one name."""
+        return self._groups.index(entry.link_group) if entry.link_group else None
+
     def turn(self, entry: Entry) -> Turn:
         """What is to be done with an entry now; the answer WRITE makes it the first of its group."""
-        place = self._groups.index(entry.link_group) if entry.link_group else None
+        place = self._place(entry)
         if place is None:
             return Turn.WRITE
         if self._first[place] in (_NOBODY, entry.id):
@@ -57,7 +61,7 @@ class Links:
 
     def is_there(self, entry: Entry, parent_fd: int) -> None:
         """An entry that was the first of its group has its place."""
-        place = self._groups.index(entry.link_group) if entry.link_group else None
+        place = self._place(entry)
         if place is not None:
             try:
                 status = os.stat(entry.name, dir_fd=parent_fd, follow_symlinks=False)
@@ -80,14 +84,14 @@ class Links:
 
     def failed(self, entry: Entry) -> None:
         """The first of a group could not be written, or is not where it was: another one is."""
-        place = self._groups.index(entry.link_group) if entry.link_group else None
+        place = self._place(entry)
         if place is not None:
             self._first[place] = _NOBODY
             self._inode[place] = 0
 
     def first(self, entry: Entry) -> tuple[int, bytes] | None:
         """Where the first name is: an open directory (good until the next call) and a name in it."""
-        place = self._groups.index(entry.link_group)
+        place = self._place(entry)
         if place is None or not self._inode[place]:
             return None
         with contextlib.suppress(OSError, CorruptStore):

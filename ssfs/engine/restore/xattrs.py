@@ -7,6 +7,7 @@ from ssfs.engine.restore.owners import Owners
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import Entry
 from ssfs.model.xattrs import ACLS, is_kept, translate_acl
+from ssfs.source.xattrs import get_xattr, list_xattrs
 from ssfs.store.catalog.reader import CatalogReader
 
 _NOT_OURS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -54,12 +55,12 @@ class RestoredXattrs:
         """
         try:
             wanted = self.of(entry)
-            present = {name for name in map(os.fsencode, _list(there)) if _is_ours(name)}
+            present = {name for name in map(os.fsencode, list_xattrs(there)) if _is_ours(name)}
             if not wanted and not present:
                 return False
             settable = {name: wanted[name] for name in wanted if self._is_settable(name)}
             return present - wanted.keys() != set() or any(
-                name not in present or _get(there, name) != value
+                name not in present or get_xattr(there, name) != value
                 for name, value in settable.items()
             )
         except CorruptStore:
@@ -71,7 +72,7 @@ class RestoredXattrs:
         """Count the attributes that an entry which is left as it is does not have."""
         if entry.xattrs:
             try:
-                present = set(map(os.fsencode, _list(there)))
+                present = set(map(os.fsencode, list_xattrs(there)))
             except OSError:
                 present = set()
             self.not_set += len(self.of(entry).keys() - present)
@@ -87,7 +88,7 @@ class RestoredXattrs:
         """
         try:
             wanted = self.of(entry)
-            present = {os.fsencode(name) for name in _list(target)}
+            present = {os.fsencode(name) for name in list_xattrs(target)}
         except CorruptStore as error:
             return f"without its extended attributes: {error.problem}"
         except OSError as error:
@@ -126,15 +127,3 @@ def _is_ours(name: bytes) -> bool:
     A default ACL of the directory above leaves traces; labels are the system's to give.
     """
     return is_kept(name) and not name.startswith(_SECURITY)
-
-
-def _list(target: int | bytes) -> list[str]:
-    if isinstance(target, int):
-        return os.listxattr(target)
-    return os.listxattr(target, follow_symlinks=False)
-
-
-def _get(target: int | bytes, name: bytes) -> bytes:
-    if isinstance(target, int):
-        return os.getxattr(target, name)
-    return os.getxattr(target, name, follow_symlinks=False)

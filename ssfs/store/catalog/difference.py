@@ -5,8 +5,6 @@ from what is in it, make no difference.
 """
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import Entry, Kind
@@ -101,16 +99,3 @@ class Differences:
     def close(self) -> None:
         """Close it."""
         self._database.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        self.close()
