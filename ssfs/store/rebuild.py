@@ -14,12 +14,11 @@ from ssfs.fsio.disk import copy_file, fsync, open_directory, open_fd, remove_tre
 from ssfs.model.entry import Entry, Kind
 from ssfs.store.catalog.digest import digest_bytes, rows_digest
 from ssfs.store.catalog.schema import (
-    APPLICATION_ID,
-    CATALOG_VERSION,
     COLUMNS,
+    COUNTER_OF_KIND,
+    CREATE,
     INSERT_ENTRY,
     READ_ERRORS,
-    SCHEMA,
     connect,
 )
 from ssfs.store.inspection import fault_of_catalog
@@ -30,7 +29,6 @@ _TABLES = (
     ("SELECT kind, number, name FROM principal", "INSERT INTO principal VALUES (?, ?, ?)"),
     ("SELECT digest, pairs FROM xattr_set", "INSERT INTO xattr_set VALUES (?, ?)"),
 )
-_COUNTED = {Kind.FILE: "files", Kind.DIRECTORY: "directories", Kind.SYMLINK: "symlinks"}
 
 
 def rebuild_catalog(version: Version, others: Iterable[Version], name: bytes, dir_fd: int) -> str:
@@ -90,11 +88,8 @@ def _save_rows(source: bytes, target: bytes, wanted: str, next_id: int, next_con
         contextlib.closing(connect(target, "rwc")) as new,
     ):
         new.execute("PRAGMA journal_mode = TRUNCATE")
-        new.executescript(
-            f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-            f"PRAGMA user_version = {CATALOG_VERSION}; {SCHEMA}"
-        )
-        counts = dict.fromkeys(("entries", "files", "directories", "symlinks", "bytes"), 0)
+        new.executescript(CREATE)
+        counts = dict.fromkeys(("entries", *COUNTER_OF_KIND.values(), "bytes"), 0)
         # Along the table itself: its indexes may be what is damaged.
         rows = old.execute(f"SELECT {COLUMNS} FROM entry NOT INDEXED")  # noqa: S608
         total = 0
@@ -104,7 +99,7 @@ def _save_rows(source: bytes, target: bytes, wanted: str, next_id: int, next_con
                 counts["entries"] += 1
                 counts["bytes"] += entry.size
                 next_id = max(next_id, entry.id + 1)
-                if kind := _COUNTED.get(Kind(entry.kind)):
+                if kind := COUNTER_OF_KIND.get(Kind(entry.kind)):
                     counts[kind] += 1
             new.executemany(INSERT_ENTRY, [(*row, 0) for row in batch])
         total += sum(_copy_table(old, new, *queries) for queries in _TABLES)

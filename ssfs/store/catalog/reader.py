@@ -1,5 +1,6 @@
 """Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Container, Iterator
@@ -174,13 +175,16 @@ class CatalogReader:
     def files_with(self, contents: Container[tuple[int, bytes]]) -> Iterator[Entry]:
         """The files with one of these contents (size, digest); one pass over all rows."""
         # The columns first, so that a row is made of few.
-        for size, digest, entry_id in self._plain_rows(_FILES):
-            if (size, digest) in contents and (entry := self.entry(entry_id)) is not None:
-                yield entry
+        with self._reading():
+            for size, digest, entry_id in self._database.execute(_FILES):
+                if (size, digest) in contents and (entry := self.entry(entry_id)) is not None:
+                    yield entry
 
-    def _plain_rows(self, query: str) -> Iterator[tuple[int, bytes, int]]:
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say of a catalog that cannot be read which it is; for questions of many rows."""
         try:
-            yield from self._database.execute(query)
+            yield
         except READ_ERRORS as error:
             raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
@@ -227,12 +231,10 @@ class CatalogReader:
 
         Ask `has_sound_contents` first.
         """
-        try:
+        with self._reading():
             cursor = self._database.execute(_CONTENTS)
             while rows := cursor.fetchmany(_CONTENTS_AT_ONCE):
                 yield rows
-        except READ_ERRORS as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def has_sound_contents(self) -> bool:
         """Whether `contents` can be read to its end: a quick look that raises as it would.
@@ -266,32 +268,24 @@ class CatalogReader:
         return entry
 
     def _tuples(self, query: str, values: tuple[object, ...]) -> Iterator[tuple[object, ...]]:
-        try:
+        with self._reading():
             yield from self._database.execute(query, values)
-        except READ_ERRORS as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def principals(self) -> list[Principal]:
         """What the source called its users and groups."""
-        try:
+        with self._reading():
             rows = self._database.execute("SELECT kind, number, name FROM principal").fetchall()
-        except READ_ERRORS as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         return [Principal._make(row) for row in rows]
 
     def link_groups(self) -> LinkGroups:
         """Which entries are hard links of one file."""
-        try:
+        with self._reading():
             return LinkGroups(self._database.execute(LINK_GROUPS))
-        except READ_ERRORS as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def xattr_sets(self) -> Iterator[tuple[bytes, bytes]]:
         """Every set of extended attributes as it is stored, with its key."""
-        try:
+        with self._reading():
             yield from self._database.execute("SELECT digest, pairs FROM xattr_set")
-        except READ_ERRORS as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def xattr_set(self, key: bytes) -> bytes:
         """A set of extended attributes as it is stored; b"" for the key of none.
@@ -323,10 +317,8 @@ class CatalogReader:
 
     def numbers(self, query: str) -> Iterator[tuple[int, int, int, int]]:
         """The rows of a query for four numbers."""
-        try:
+        with self._reading():
             yield from self._database.execute(query)
-        except READ_ERRORS as error:
-            raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
 
     def number(self, key: str) -> int:
         """A counter of the `meta` table; 0 if it was never set."""

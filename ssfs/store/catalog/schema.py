@@ -64,6 +64,18 @@ CREATE TABLE xattr_set (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 """
 
+CREATE = f"""
+BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {CATALOG_VERSION}; {SCHEMA}
+"""
+"""Makes an empty catalog, in a transaction that is still open then."""
+
+COUNTER_OF_KIND = {
+    Kind.FILE: "files",
+    Kind.DIRECTORY: "directories",
+    Kind.SYMLINK: "symlinks",
+}
+"""The counters of `meta` that count entries of one kind."""
+
 SEARCH_INDEXES = f"""
 -- "Was this inode known?" and "does any entry have this content?": asked by the comparing client.
 CREATE INDEX entry_inode ON entry (ino);

@@ -29,11 +29,10 @@ from ssfs.model.xattrs import MAX_SET_BYTES, decode_set, set_key
 from ssfs.store.catalog.digest import digest_bytes, row_digest
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import (
-    APPLICATION_ID,
-    CATALOG_VERSION,
+    COUNTER_OF_KIND,
+    CREATE,
     INSERT_ENTRY,
     PARKED,
-    SCHEMA,
     SEARCH_INDEXES,
     UPDATE_ENTRY,
     check_version,
@@ -49,11 +48,6 @@ _MOST_USED_UP = 1_000_000
 _KINDS = frozenset(Kind)
 _MAX_MODE = 0o7777
 _NS = 10**9
-_COUNTER_OF_KIND = {
-    Kind.FILE: "files",
-    Kind.DIRECTORY: "directories",
-    Kind.SYMLINK: "symlinks",
-}
 
 
 class Placement(NamedTuple):
@@ -117,10 +111,7 @@ class CatalogWriter(CatalogReader):
             database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
             database.execute("PRAGMA cache_size = -16000")
             if database.execute("PRAGMA application_id").fetchone() == (0,):
-                database.executescript(
-                    f"BEGIN; PRAGMA application_id = {APPLICATION_ID};"
-                    f"PRAGMA user_version = {CATALOG_VERSION}; {SCHEMA} COMMIT;"
-                )
+                database.executescript(f"{CREATE} COMMIT;")
             check_version(database, path)
             return cls(database, path)
         except sqlite3.Error as error:
@@ -341,7 +332,7 @@ class CatalogWriter(CatalogReader):
     def _count(self, entry: Entry, by: int) -> None:
         self._counters["entries"] += by
         self._counters["bytes"] += by * entry.size
-        counter = _COUNTER_OF_KIND.get(Kind(entry.kind))
+        counter = COUNTER_OF_KIND.get(Kind(entry.kind))
         if counter:
             self._counters[counter] += by
 
