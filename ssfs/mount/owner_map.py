@@ -10,14 +10,12 @@ Users and groups of the source go by name or by number, those of this machine to
 what its number says. A line that begins with `#` says nothing.
 """
 
-import grp
 import os
 import pwd
-from collections.abc import Callable
 
+from ssfs.engine.owner_pairs import add_pair, is_number
 from ssfs.engine.restore.options import OwnerMap
 from ssfs.errors import ConfigError
-from ssfs.model.entry import MAX_OWNER
 
 _MAX_BYTES = 4 << 20
 _FORM = "`user NAME_OR_NUMBER LOCAL` or `group NAME_OR_NUMBER LOCAL`"
@@ -30,7 +28,7 @@ def find_owner(text: str) -> tuple[int, int]:
         ConfigError: This machine has no such user.
     """
     try:
-        account = pwd.getpwuid(int(text)) if _is_number(text) else pwd.getpwnam(text)
+        account = pwd.getpwuid(int(text)) if is_number(text) else pwd.getpwnam(text)
     except (KeyError, ValueError, OverflowError, OSError) as error:
         raise ConfigError(
             f"Mount option 'owner={text}': this machine has no such user",
@@ -61,7 +59,7 @@ def read_owner_map(path: bytes) -> OwnerMap:
             continue
         try:
             _add(words, users, groups)
-        except ValueError as error:
+        except (ValueError, LookupError) as error:
             raise ConfigError(
                 f"Line {number} of the map of owners: {error}", path=path, remedy=f"write {_FORM}"
             ) from error
@@ -69,38 +67,10 @@ def read_owner_map(path: bytes) -> OwnerMap:
 
 
 def _add(words: list[str], users: dict[str, int], groups: dict[str, int]) -> None:
-    """Take in a line; raises ValueError, which says what is wrong with it."""
+    """Take in a line; raises ValueError or LookupError, which say what is wrong with it."""
     if words[0] not in ("user", "group"):
         raise ValueError(f"{words[0]!r} is neither 'user' nor 'group'")
     if len(words) != 3:
         raise ValueError(f"{len(words)} words, not 3")
     what, there, here = words
-    found = users if what == "user" else groups
-    find = _user if what == "user" else _group
-    there = str(int(there)) if _is_number(there) else there
-    number = _local(what, here, find)
-    if found.setdefault(there, number) != number:
-        raise ValueError(f"{what} {there!r} is mapped twice")
-
-
-def _local(what: str, text: str, find: Callable[[str], int]) -> int:
-    if _is_number(text):
-        if int(text) <= MAX_OWNER:
-            return int(text)
-        raise ValueError(f"there is no {what} {text}")
-    try:
-        return find(text)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"this machine has no {what} {text!r}") from error
-
-
-def _user(name: str) -> int:
-    return pwd.getpwnam(name).pw_uid
-
-
-def _group(name: str) -> int:
-    return grp.getgrnam(name).gr_gid
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= 10
+    add_pair(users if what == "user" else groups, what, there, here)

@@ -326,6 +326,7 @@ def test_owners_are_mapped(backed_up: Path, source: Path, tmp_path: Path):
         ("root:", "not of the form A:B"),
         (":root", "not of the form A:B"),
         ("root:4294967295", "there is no user 4294967295"),
+        pytest.param(f"root:{'9' * 5000}", "there is no user 999", id="more digits than an int"),
     ],
 )
 def test_unknown_owner_is_refused(backed_up: Path, tmp_path: Path, pair: str, problem: str):

@@ -64,6 +64,7 @@ def test_name_that_is_not_utf8_can_be_mapped(write):
         ("user ann nobody-of-this-name", "no user 'nobody-of-this-name'"),
         ("group ann no-such-group", "no group 'no-such-group'"),
         ("user ann 4294967295", "no user 4294967295"),
+        pytest.param(f"user ann {'9' * 5000}", "no user 999", id="more digits than an int"),
         ("user bob 6", "'bob' is mapped twice"),
         ("user 0010 6", "'10' is mapped twice"),
     ],
