@@ -117,6 +117,7 @@ GROUP = 1
 MAX_OWNER = (1 << 32) - 2
 """Of a user or a group; the next number is how chown is told to leave an owner as it is."""
 
+_NS = 1_000_000_000
 _FORMAT_OF_KIND = {
     Kind.FILE: stat.S_IFREG,
     Kind.DIRECTORY: stat.S_IFDIR,
@@ -136,6 +137,11 @@ def kind_of_mode(st_mode: int) -> int:
 def st_mode(entry: Entry) -> int:
     """A full stat mode, file type bits included."""
     return _FORMAT_OF_KIND[Kind(entry.kind)] | entry.mode
+
+
+def mtime_ns_of(entry: Entry) -> int:
+    """An entry's modification time in nanoseconds since 1970; may be negative."""
+    return entry.mtime_s * _NS + entry.mtime_ns
 
 
 def signed_inode(ino: int) -> int:

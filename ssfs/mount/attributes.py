@@ -11,7 +11,16 @@ what lies above the versions.
 import stat
 from typing import NamedTuple
 
-from ssfs.model.entry import GROUP, MAX_ENTRY_ID, ROOT_ID, USER, Entry, Kind, st_mode
+from ssfs.model.entry import (
+    GROUP,
+    MAX_ENTRY_ID,
+    ROOT_ID,
+    USER,
+    Entry,
+    Kind,
+    mtime_ns_of,
+    st_mode,
+)
 from ssfs.model.layout import data_bytes
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
@@ -91,7 +100,7 @@ def entry_attributes(
         entry.rdev,
         size,
         data_bytes(size, entry.holes),
-        entry.mtime_s * _NS + entry.mtime_ns,
+        mtime_ns_of(entry),
         VERSION_TIMEOUT_S,
         VERSION_TIMEOUT_S,
     )

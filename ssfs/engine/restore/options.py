@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from ssfs.model.entry import Entry
+from ssfs.model.entry import Entry, mtime_ns_of
 
 NS = 1_000_000_000
 
@@ -76,7 +76,7 @@ class RestoreOptions(msgspec.Struct, frozen=True):
     def keeps(self, entry: Entry, status: os.stat_result) -> bool:
         """Whether what is in the target stays, whatever the version has there."""
         if self.overwrite is Overwrite.IF_NEWER:
-            return entry.mtime_s * NS + entry.mtime_ns <= status.st_mtime_ns
+            return mtime_ns_of(entry) <= status.st_mtime_ns
         return self.overwrite is Overwrite.NEVER
 
 

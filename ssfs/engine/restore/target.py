@@ -19,11 +19,10 @@ from ssfs.engine.restore.owners import Owners
 from ssfs.engine.restore.xattrs import RestoredXattrs
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename
-from ssfs.model.entry import Entry, Kind, st_mode
+from ssfs.model.entry import Entry, Kind, mtime_ns_of, st_mode
 from ssfs.source.xattrs import path_of
 from ssfs.store.catalog.reader import CatalogReader
 
-_NS = 1_000_000_000
 IN_THE_WAY = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
 """What a rename fails with where a directory has the place."""
 _SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -248,7 +247,7 @@ class Target:
         return not (
             (status.st_uid, status.st_gid) == (uid, gid)
             and is_mode_right
-            and status.st_mtime_ns == _mtime_ns(entry)
+            and status.st_mtime_ns == mtime_ns_of(entry)
             and not self._xattrs.lacks(entry, there)
         )
 
@@ -275,8 +274,8 @@ class Target:
         if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(fd, mode)
         self._problem = self._xattrs.set(entry, fd)
-        if status.st_mtime_ns != _mtime_ns(entry):
-            os.utime(fd, ns=(self._now_ns, _mtime_ns(entry)))
+        if status.st_mtime_ns != mtime_ns_of(entry):
+            os.utime(fd, ns=(self._now_ns, mtime_ns_of(entry)))
 
     def _mode(self, entry: Entry, uid: int, gid: int) -> int:
         """The mode for a file with this owner: what ran as somebody else must not run as us."""
@@ -299,9 +298,5 @@ class Target:
                 if not stat.S_ISLNK(os.fstat(fd).st_mode):
                     os.chmod(f"/proc/self/fd/{fd}", entry.mode)
         self._problem = self._xattrs.set(entry, path_of(self._beside, parent_fd))
-        times = (self._now_ns, _mtime_ns(entry))
+        times = (self._now_ns, mtime_ns_of(entry))
         os.utime(self._beside, ns=times, dir_fd=parent_fd, follow_symlinks=False)
-
-
-def _mtime_ns(entry: Entry) -> int:
-    return entry.mtime_s * _NS + entry.mtime_ns
