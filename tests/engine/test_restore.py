@@ -16,17 +16,11 @@ from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
 from ssfs.store.version import Version
 from tests.fakes.comparing import assert_same_tree
-from tests.fakes.restores import restore_here, restore_remotely, store_of
+from tests.fakes.restores import restore_here, store_of
 from tests.fakes.syncs import Backup
 from tests.fakes.trees import build_tree
 
 Restore = Callable[..., RestoreResult]
-
-
-@pytest.fixture(params=[restore_here, restore_remotely], ids=["here", "remotely"])
-def restore(request: pytest.FixtureRequest) -> Restore:
-    """Restores from a store of this machine, and the same through a server."""
-    return request.param
 
 
 @pytest.fixture

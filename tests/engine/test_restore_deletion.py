@@ -4,14 +4,12 @@ import errno
 import os
 import socket
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ssfs.engine.restore import deletion
 from ssfs.engine.restore.options import RestoreOptions
-from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError
 from ssfs.model.problem import EntryProblem
 from tests.fakes.comparing import assert_same_tree
@@ -19,21 +17,13 @@ from tests.fakes.restores import (
     backed_up,
     make_source,
     restore_here,
-    restore_remotely,
 )
 from tests.fakes.syncs import Backup
 
-Restore = Callable[..., RestoreResult]
 IN_PLACE = RestoreOptions(in_place=True)
 DELETE = RestoreOptions(deletes=True)
 DRY_RUN = RestoreOptions(in_place=True, deletes=True, dry_run=True)
 MIB = 1 << 20
-
-
-@pytest.fixture(params=[restore_here, restore_remotely], ids=["here", "remotely"])
-def restore(request: pytest.FixtureRequest) -> Restore:
-    """Restores from a store of this machine, and the same through a server."""
-    return request.param
 
 
 @pytest.fixture

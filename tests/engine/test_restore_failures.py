@@ -4,14 +4,13 @@ import contextlib
 import errno
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ssfs.engine.restore.failures import Failures
 from ssfs.engine.restore.options import RestoreOptions
-from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
 from ssfs.store.version import Version
@@ -19,22 +18,14 @@ from tests.fakes.restores import (
     RestoreServer,
     request_of,
     restore_here,
-    restore_remotely,
     store_of,
 )
 from tests.fakes.syncs import Backup
 
-Restore = Callable[..., RestoreResult]
 IN_PLACE = RestoreOptions(in_place=True)
 FULL = "not restored: no space left on device"
 READ_ONLY = "not restored: read-only file system"
 MIB = 1 << 20
-
-
-@pytest.fixture(params=[restore_here, restore_remotely], ids=["here", "remotely"])
-def restore(request: pytest.FixtureRequest) -> Restore:
-    """Restores from a store of this machine, and the same through a server."""
-    return request.param
 
 
 @contextlib.contextmanager

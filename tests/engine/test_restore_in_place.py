@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,16 +25,9 @@ from tests.fakes.restores import (
 )
 from tests.fakes.trees import build_tree
 
-Restore = Callable[..., RestoreResult]
 IN_PLACE = RestoreOptions(in_place=True)
 DRY_RUN = RestoreOptions(in_place=True, deletes=True, dry_run=True)
 MIB = 1 << 20
-
-
-@pytest.fixture(params=[restore_here, restore_remotely], ids=["here", "remotely"])
-def restore(request: pytest.FixtureRequest) -> Restore:
-    """Restores from a store of this machine, and the same through a server."""
-    return request.param
 
 
 @pytest.fixture

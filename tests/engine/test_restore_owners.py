@@ -2,27 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ssfs.engine.restore.options import OwnerMap, RestoreOptions
-from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.store.version import Version
-from tests.fakes.restores import (
-    restore_here,
-    restore_remotely,
-)
 from tests.fakes.syncs import Backup
-
-Restore = Callable[..., RestoreResult]
-
-
-@pytest.fixture(params=[restore_here, restore_remotely], ids=["here", "remotely"])
-def restore(request: pytest.FixtureRequest) -> Restore:
-    """Restores from a store of this machine, and the same through a server."""
-    return request.param
 
 
 def backed_up(tmp_path: Path, source: Path) -> Version:
