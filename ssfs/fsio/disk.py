@@ -13,10 +13,9 @@ import resource
 import stat
 from collections.abc import Iterator
 
-import blake3
-
 from ssfs.errors import StoreError, StoreFull
-from ssfs.fsio.sparse import find_layout, read_at, write_at
+from ssfs.fsio.sparse import digest_stream, find_layout, read_at, write_at
+from ssfs.model.layout import Layout
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 COPY_BYTES = 1 << 20
@@ -72,14 +71,8 @@ def copy_file(
 
 def digest_content(fd: int) -> bytes:
     """BLAKE3 of a whole file, whatever is in it."""
-    hasher = blake3.blake3()
-    buffer = bytearray(COPY_BYTES)
-    view = memoryview(buffer)
-    position = 0
-    while count := os.preadv(fd, [buffer], position):
-        hasher.update(view[:count])
-        position += count
-    return hasher.digest()
+    digest, _ = digest_stream(fd, Layout(os.fstat(fd).st_size))
+    return digest
 
 
 def forget_cached(fd: int) -> None:

@@ -3,8 +3,9 @@
 import errno
 import itertools
 import os
+from collections.abc import Callable
 
-from ssfs.model.layout import MAX_EXTENTS, Layout
+from ssfs.model.layout import MAX_EXTENTS, ContentHasher, Layout
 
 _PIECE_BYTES = 1 << 20
 
@@ -76,6 +77,30 @@ def read_at(fd: int, layout: Layout, view: memoryview, position: int) -> int:
             done += count
             filled += count
     return filled
+
+
+def digest_stream(
+    fd: int, layout: Layout, take: Callable[[memoryview, int], object] | None = None
+) -> tuple[bytes, int]:
+    """The digest of an open file's content, and how much of its stream there was.
+
+    Args:
+        fd: The file; its position does not matter.
+        layout: Where it has data.
+        take: Is given the stream, piece by piece, and where in the stream each belongs.
+
+    Raises:
+        OSError: It cannot be read, or `take` raises that.
+    """
+    hasher = ContentHasher(layout)
+    view = memoryview(bytearray(min(_PIECE_BYTES, layout.data_bytes)))
+    position = 0
+    while view and (count := read_at(fd, layout, view, position)):
+        hasher.update(view[:count])
+        if take is not None:
+            take(view[:count], position)
+        position += count
+    return hasher.digest(), position
 
 
 def write_at(fd: int, layout: Layout, content: bytes | memoryview, position: int) -> None:

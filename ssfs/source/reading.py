@@ -10,8 +10,8 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
-from ssfs.fsio.sparse import read_at
-from ssfs.model.layout import ContentHasher, Layout
+from ssfs.fsio.sparse import digest_stream, read_at
+from ssfs.model.layout import Layout
 
 READ_BYTES = 1 << 20
 ATTEMPTS = 3
@@ -86,11 +86,4 @@ def _read_whole(fd: int, size: int) -> bytes:
 
 def digest_file(fd: int, layout: Layout, progress: Callable[[int], None]) -> tuple[bytes, int]:
     """Digest of the content, and length of the stream; `progress` hears of each piece's bytes."""
-    hasher = ContentHasher(layout)
-    view = memoryview(bytearray(min(READ_BYTES, layout.data_bytes)))
-    position = 0
-    while view and (count := read_at(fd, layout, view, position)):
-        hasher.update(view[:count])
-        position += count
-        progress(count)
-    return hasher.digest(), position
+    return digest_stream(fd, layout, lambda piece, _: progress(len(piece)))

@@ -5,10 +5,10 @@ import os
 import stat
 from collections.abc import Callable
 
-from ssfs.fsio.disk import COPY_BYTES, forget_cached
-from ssfs.fsio.sparse import is_empty_in_holes, read_at
+from ssfs.fsio.disk import forget_cached
+from ssfs.fsio.sparse import digest_stream, is_empty_in_holes
 from ssfs.model.entry import Entry
-from ssfs.model.layout import ContentHasher, Layout
+from ssfs.model.layout import Layout
 
 _UNCACHED_BYTES = 1 << 20
 """Smaller files stay in the kernel's cache: to drop them costs more than to read them."""
@@ -25,30 +25,6 @@ def open_stored(name: bytes, dir_fd: int) -> int:
         return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
     except PermissionError:
         return os.open(name, _FLAGS, dir_fd=dir_fd)
-
-
-def digest_stored(
-    fd: int, layout: Layout, take: Callable[[memoryview, int], object] | None = None
-) -> bytes:
-    """The digest of a data file, as a row of this layout would have it.
-
-    Args:
-        fd: The open file; its position does not matter.
-        layout: Where it has data.
-        take: Is given the stream, piece by piece, and where in the stream each belongs.
-
-    Raises:
-        OSError: It cannot be read, or `take` raises that.
-    """
-    hasher = ContentHasher(layout)
-    view = memoryview(bytearray(min(COPY_BYTES, layout.data_bytes)))
-    position = 0
-    while view and (count := read_at(fd, layout, view, position)):
-        hasher.update(view[:count])
-        if take is not None:
-            take(view[:count], position)
-        position += count
-    return hasher.digest()
 
 
 def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | None = None) -> str:
@@ -70,7 +46,7 @@ def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | 
     if is_large:
         forget_cached(fd)
     try:
-        if digest_stored(fd, layout, take) != entry.digest:
+        if digest_stream(fd, layout, take)[0] != entry.digest:
             return "its content has changed"
         if layout.is_sparse and not is_empty_in_holes(fd, layout):
             return "there is something in its holes"
