@@ -51,10 +51,16 @@ _CONTENTS = """
 SELECT id, content, CASE holes WHEN x'' THEN size ELSE data_bytes(size, holes) END
 FROM entry WHERE kind = 1 AND size > 0
 """
+_CONTENT_OF = f"{_CONTENTS} AND id = ?"
+_ROOT_PAGE = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = 'entry'"
+# With a name of 255 bytes and the numbers, what is shorter fits into a page of 4 KiB.
+_LONG_IDS = "SELECT id FROM entry WHERE length(holes) + length(target) > 3000"
 _CONTENTS_AT_ONCE = 5000
-_UNSOUND_CONTENTS = """
-SELECT count(*) FROM entry WHERE kind = 1 AND (
-  typeof(content) <> 'integer' OR typeof(size) <> 'integer' OR content < 0 OR size < 0)
+_CONTENTS_CHECKED = """
+SELECT
+  total(typeof(content) <> 'integer' OR typeof(size) <> 'integer' OR content < 0 OR size < 0 OR id < 1),
+  coalesce(max(id), 0), coalesce(max(content), 0)
+FROM entry WHERE kind = 1
 """
 _KINDS = frozenset(Kind)
 _TYPES = tuple(bytes if name in _BYTES else int for name in Entry._fields)
@@ -229,22 +235,52 @@ class CatalogReader:
     def contents(self) -> Iterator[list[tuple[int, int, int]]]:
         """Id, number of the inode (0 if unknown) and size of all files that are not empty, some at a time.
 
-        Ask `has_sound_contents` first.
+        Ask `most_numbered` first.
         """
         with self._reading():
             cursor = self._database.execute(_CONTENTS)
             while rows := cursor.fetchmany(_CONTENTS_AT_ONCE):
                 yield rows
 
-    def has_sound_contents(self) -> bool:
-        """Whether `contents` can be read to its end: a quick look that raises as it would.
+    def content(self, entry_id: int) -> tuple[int, int] | None:
+        """Number of the inode and size as in `contents`; None if the entry is no file, or empty, or not there.
+
+        Raises:
+            CorruptStore: It is not sound.
+        """
+        for _, content, size in self._tuples(_CONTENT_OF, (entry_id,)):
+            if not (isinstance(content, int) and isinstance(size, int) and min(content, size) >= 0):
+                raise CorruptStore("Catalog holds a size that is none", path=self.path)
+            return content, size
+        return None
+
+    def root_page(self) -> int:
+        """The number of the page where the table `entry` begins.
+
+        Raises:
+            CorruptStore: It is not known.
+        """
+        page = self._value(int, _ROOT_PAGE, ())
+        if not page:
+            raise CorruptStore("Catalog has no table of entries", path=self.path)
+        return page
+
+    def long_ids(self) -> list[int]:
+        """The ids of rows that may not fit into one page; one pass over all rows."""
+        with self._reading():
+            return [entry_id for (entry_id,) in self._database.execute(_LONG_IDS)]
+
+    def most_numbered(self) -> tuple[int, int]:
+        """The largest id and number of an inode in `contents`, which can then be read to its end.
 
         Raises:
             CorruptStore: It cannot.
         """
-        if self._value(int, _UNSOUND_CONTENTS, ()):
-            raise CorruptStore("Catalog holds a size that is none", path=self.path)
-        return True
+        for unsound, most_id, most_content in self._tuples(_CONTENTS_CHECKED, ()):
+            if unsound or not (isinstance(most_id, int) and isinstance(most_content, int)):
+                break
+            return most_id, most_content
+        raise CorruptStore("Catalog holds a size that is none", path=self.path)
 
     def compare_with(self, path: bytes) -> None:
         """Open another catalog that cannot change beside this one, for `names` and `Differences`.

@@ -1,0 +1,196 @@
+"""Which rows of two catalogs can differ, found by comparing the pages of their files.
+
+A catalog begins as a copy of its base's, so most of its pages are those of the base, byte by byte. The rows of `entry`
+lie in the leaves of a b-tree, and the pages above say which those are (https://www.sqlite.org/fileformat.html, "B-tree
+Pages"). A leaf that both catalogs have under one page number, with the same bytes, has the same rows in both; of the
+others the cells are compared. Nothing of a row is decoded but its id, and no row of an equal page is looked at.
+
+The end of a very long row lies on pages of its own. Up to its digest each row is in the leaf, whatever its length; the
+columns behind that are the same where the digest is, but for `content`: hence `Changes.may_be_longer`.
+"""
+
+import os
+import struct
+from array import array
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from ssfs.errors import CorruptStore
+from ssfs.store.catalog.reader import CatalogReader
+
+_MAGIC = b"SQLite format 3\0"
+_HEADER = struct.Struct(">16sHBBB")
+"""Magic, page size, two versions, bytes reserved at the end of each page."""
+
+_AT_ONCE = 1 << 20
+_INTERIOR, _LEAF = 5, 13
+_TREE_PAGES = frozenset((2, _INTERIOR, 10, _LEAF))
+"""First bytes of pages of b-trees. That of another page is part of a page number, and smaller than 2 up to 128 GiB."""
+
+_MOST_LEVELS = 20
+_VARINT_BYTES = 9
+
+
+class Changes(NamedTuple):
+    """What may differ between two catalogs.
+
+    Attributes:
+        ids: Of the rows that one has and the other has not so, and of some more; ascending.
+        may_be_longer: Rows of `CatalogReader.long_ids` may differ too, behind their digest.
+    """
+
+    ids: "array[int]"
+    may_be_longer: bool
+
+
+class Pages:
+    """The file of a catalog that nobody changes any more, as pages.
+
+    It stays readable when the version is deleted. Close it when done.
+    """
+
+    def __init__(self, catalog: CatalogReader) -> None:
+        """Open it.
+
+        Raises:
+            CorruptStore: It is no file of SQLite.
+            OSError: It cannot be read.
+        """
+        self.path = catalog.path
+        root = catalog.root_page()
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            header = os.pread(self._fd, _HEADER.size, 0)
+            if len(header) < _HEADER.size:
+                raise self._corrupt()
+            magic, size, _, _, reserved = _HEADER.unpack(header)
+            self.page_bytes = 65536 if size == 1 else size
+            if magic != _MAGIC or reserved or self.page_bytes < 512:  # noqa: PLR2004  # SQLite's least
+                raise self._corrupt()
+            self._leaves = frozenset(self._find_leaves(root))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+    def _corrupt(self) -> CorruptStore:
+        return CorruptStore("Catalog's pages are damaged", path=self.path)
+
+    def _page(self, number: int) -> bytes:
+        page = os.pread(self._fd, self.page_bytes, (number - 1) * self.page_bytes)
+        if number < 2 or len(page) < self.page_bytes:  # noqa: PLR2004  # the first is SQLite's own
+            raise self._corrupt()
+        return page
+
+    def _find_leaves(self, root: int) -> list[int]:
+        """The leaves of the b-tree with this root; all of them are on one level."""
+        level = [root]
+        for _ in range(_MOST_LEVELS):
+            if self._page(level[0])[0] == _LEAF:
+                return level
+            level = [child for number in level for child in self._children(self._page(number))]
+        raise self._corrupt()
+
+    def _children(self, page: bytes) -> Iterator[int]:
+        if page[0] != _INTERIOR:
+            raise self._corrupt()
+        for start in self._starts(page, 12):
+            yield int.from_bytes(page[start : start + 4], "big")
+        yield int.from_bytes(page[8:12], "big")
+
+    def _starts(self, page: bytes, header_bytes: int) -> tuple[int, ...]:
+        """Where the cells of a page begin."""
+        count = int.from_bytes(page[3:5], "big")
+        try:
+            return struct.unpack_from(f">{count}H", page, header_bytes)
+        except struct.error:
+            raise self._corrupt() from None
+
+    def _cells(self, number: int) -> set[bytes]:
+        """The cells of a leaf, each perhaps with some bytes that are unused; none if it is no leaf of the table."""
+        if number not in self._leaves:
+            return set()
+        page = self._page(number)
+        if page[0] != _LEAF:
+            raise self._corrupt()
+        starts = sorted(self._starts(page, 8))
+        return {page[start:end] for start, end in zip(starts, [*starts[1:], len(page)], strict=True)}
+
+    def changes(self, newer: "Pages", limit: int) -> Changes | None:
+        """In which rows this catalog and another one can differ.
+
+        Args:
+            newer: The other one; the order does not matter.
+            limit: Most ids.
+
+        Returns:
+            None if there are more, or their pages cannot be compared.
+
+        Raises:
+            CorruptStore: Pages make no sense; reading the rows may tell in which of the two.
+            OSError: One cannot be read.
+        """
+        if self.page_bytes != newer.page_bytes:
+            return None
+        ids: set[int] = set()
+        may_be_longer = False
+        for number, own, other in self._differing(newer):
+            if number in self._leaves or number in newer._leaves:
+                ids.update(map(_cell_id, self._cells(number) ^ newer._cells(number)))
+                if len(ids) > limit:
+                    return None
+            may_be_longer |= number > 1 and not {own, other} <= _TREE_PAGES
+        # A page may be a leaf of the one only, and yet have the same bytes in both.
+        for number in self._leaves ^ newer._leaves:
+            ids.update(map(_cell_id, self._cells(number) | newer._cells(number)))
+            if len(ids) > limit:
+                return None
+        return Changes(array("q", sorted(ids)), may_be_longer)
+
+    def _differing(self, other: "Pages") -> Iterator[tuple[int, int, int]]:
+        """The number of each page that differs, and its first byte in both; that of a tree where there is none."""
+        size = self.page_bytes
+        number = 1
+        while True:
+            here = os.pread(self._fd, _AT_ONCE, (number - 1) * size)
+            there = os.pread(other._fd, _AT_ONCE, (number - 1) * size)
+            longest = max(len(here), len(there))
+            if not longest:
+                return
+            if here != there:
+                for start in range(0, longest, size):
+                    one, two = here[start : start + size], there[start : start + size]
+                    if one != two:
+                        yield number + start // size, (one or b"\x0d")[0], (two or b"\x0d")[0]
+            number += _AT_ONCE // size
+
+
+def _cell_id(cell: bytes) -> int:
+    """The id of the row in a leaf's cell: behind the length of the row, as a varint like that."""
+    at = 0
+    while at < _VARINT_BYTES and cell[at : at + 1] > b"\x7f":
+        at += 1
+    number = 0
+    for more, byte in enumerate(cell[at + 1 : at + 1 + _VARINT_BYTES], 1):
+        if more == _VARINT_BYTES:
+            number = number << 8 | byte
+            break
+        number = number << 7 | byte & 0x7F
+        if byte < 0x80:  # noqa: PLR2004  # the last one
+            break
+    return number if number < 1 << 63 else number - (1 << 64)
