@@ -103,7 +103,9 @@ class Tally:
         if changes.may_be_longer:
             # What the last version has of them it has here, or its leaf has changed.
             ids.update(catalog.long_ids())
-        return [(entry_id, *(catalog.content(entry_id) or (0, 0))) for entry_id in ids]
+        rows = list(catalog.contents_of(sorted(ids)))
+        ids.difference_update(row[0] for row in rows)
+        return rows + [(entry_id, 0, 0) for entry_id in ids]
 
     def _make_room(self, most_id: int, most_content: int) -> None:
         most = 2 * max(most_id, most_content) + 1
@@ -146,9 +148,14 @@ class Tally:
         self.counted[-1].bytes = total
         last, self._inodes, self._holders = self._holders, inodes, holders
         known = range(len(holders)) if isinstance(holders, array) else {**last, **holders}
+        first, mine, new = self._first, len(self.counted), 0
         for inode in known:
-            if holders[inode] or last[inode]:
+            if holders[inode] and not first[inode]:
+                first[inode] = mine
+                new += sizes[inode]
+            elif last[inode] or holders[inode]:
                 self._compare(inode, last[inode], holders[inode])
+        self._add_new(new)
 
     def _compare(self, inode: int, held: int, holds: int) -> None:
         """Take in that so many entries had an inode in the last version, and so many have it in this one."""
@@ -157,12 +164,12 @@ class Tally:
         size, first, mine = self._sizes[inode], self._first[inode], len(self.counted)
         counted = self.counted[-1]
         if holds:
-            counted.content_bytes += size
             if not first:
                 self._first[inode] = mine
-                self.content_bytes += size
-                counted.own_bytes += size
-            elif first > 0:
+                self._add_new(size)
+                return
+            counted.content_bytes += size
+            if first > 0:
                 # It was away, which happens where a version in between was damaged.
                 self._first[inode] = -first
                 self.counted[first - 1].own_bytes -= size
@@ -172,6 +179,12 @@ class Tally:
             self.counted[first - 1].own_bytes += size
         elif first > 0:
             self._first[inode] = -first
+
+    def _add_new(self, size: int) -> None:
+        """Count what no version before has."""
+        self.content_bytes += size
+        self.counted[-1].content_bytes += size
+        self.counted[-1].own_bytes += size
 
 
 def _most_numbered(rows: list[_Row]) -> tuple[int, int]:

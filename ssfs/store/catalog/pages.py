@@ -9,6 +9,8 @@ The end of a very long row lies on pages of its own. Up to its digest each row i
 columns behind that are the same where the digest is, but for `content`: hence `Changes.may_be_longer`.
 """
 
+import bisect
+import itertools
 import os
 import struct
 from array import array
@@ -25,8 +27,9 @@ _HEADER = struct.Struct(">16sHBBB")
 
 _AT_ONCE = 1 << 20
 _INTERIOR, _LEAF = 5, 13
-_TREE_PAGES = frozenset((2, _INTERIOR, 10, _LEAF))
-"""First bytes of pages of b-trees. That of another page is part of a page number, and smaller than 2 up to 128 GiB."""
+_LEAF_HEADER_BYTES, _INTERIOR_HEADER_BYTES = 8, 12
+_NOT_OF_LONG_ROWS = frozenset((b"\x02", b"\x05", b"\x0a", b"\x0d", b""))
+"""First bytes of pages of b-trees. Another page begins with the number of a page: up to 128 GiB with 0 or 1."""
 
 _MOST_LEVELS = 20
 _VARINT_BYTES = 9
@@ -109,7 +112,7 @@ class Pages:
     def _children(self, page: bytes) -> Iterator[int]:
         if page[0] != _INTERIOR:
             raise self._corrupt()
-        for start in self._starts(page, 12):
+        for start in self._starts(page, _INTERIOR_HEADER_BYTES):
             yield int.from_bytes(page[start : start + 4], "big")
         yield int.from_bytes(page[8:12], "big")
 
@@ -121,15 +124,30 @@ class Pages:
         except struct.error:
             raise self._corrupt() from None
 
-    def _cells(self, number: int) -> set[bytes]:
-        """The cells of a leaf, each perhaps with some bytes that are unused; none if it is no leaf of the table."""
-        if number not in self._leaves:
-            return set()
-        page = self._page(number)
-        if page[0] != _LEAF:
+    def _cells(self, page: bytes) -> set[bytes]:
+        """The cells of a leaf, each perhaps with some bytes behind it that are unused."""
+        if not page or page[0] != _LEAF:
             raise self._corrupt()
-        starts = sorted(self._starts(page, 8))
-        return {page[start:end] for start, end in zip(starts, [*starts[1:], len(page)], strict=True)}
+        starts = sorted(self._starts(page, _LEAF_HEADER_BYTES))
+        return {page[start:end] for start, end in itertools.pairwise([*starts, len(page)])}
+
+    def _changed_cells(self, page: bytes, newer: "Pages", other: bytes) -> set[bytes]:
+        """The cells that only one of two leaves has, and perhaps some more."""
+        starts = sorted(self._starts(page, _LEAF_HEADER_BYTES))
+        begin = _LEAF_HEADER_BYTES + 2 * len(starts)
+        if page[:begin] != other[:begin] or page[:1] != other[:1] or len(page) != len(other):
+            return self._cells(page) ^ newer._cells(other)
+        # All begin where they did, as when times change: those at the first to the last byte that differs are enough.
+        differ = int.from_bytes(page, "little") ^ int.from_bytes(other, "little")
+        first = bisect.bisect(starts, ((differ & -differ).bit_length() - 1) // 8)
+        last = bisect.bisect(starts, (differ.bit_length() - 1) // 8)
+        ends = [*starts[max(0, first - 1) : last + 1], len(page)]
+        return {
+            cell
+            for start, end in itertools.pairwise(ends)
+            if page[start:end] != other[start:end]
+            for cell in (page[start:end], other[start:end])
+        }
 
     def changes(self, newer: "Pages", limit: int) -> Changes | None:
         """In which rows this catalog and another one can differ.
@@ -142,42 +160,49 @@ class Pages:
             None if there are more, or their pages cannot be compared.
 
         Raises:
-            CorruptStore: Pages make no sense; reading the rows may tell in which of the two.
+            CorruptStore: Pages of one of them make no sense.
             OSError: One cannot be read.
         """
         if self.page_bytes != newer.page_bytes:
             return None
         ids: set[int] = set()
         may_be_longer = False
-        for number, own, other in self._differing(newer):
-            if number in self._leaves or number in newer._leaves:
-                ids.update(map(_cell_id, self._cells(number) ^ newer._cells(number)))
-                if len(ids) > limit:
-                    return None
-            may_be_longer |= number > 1 and not {own, other} <= _TREE_PAGES
-        # A page may be a leaf of the one only, and yet have the same bytes in both.
-        for number in self._leaves ^ newer._leaves:
-            ids.update(map(_cell_id, self._cells(number) | newer._cells(number)))
+        for cells in self._all_changed_cells(newer):
+            if cells is None:
+                may_be_longer = True
+                continue
+            ids.update(map(_cell_id, cells))
             if len(ids) > limit:
                 return None
         return Changes(array("q", sorted(ids)), may_be_longer)
 
-    def _differing(self, other: "Pages") -> Iterator[tuple[int, int, int]]:
-        """The number of each page that differs, and its first byte in both; that of a tree where there is none."""
+    def _all_changed_cells(self, newer: "Pages") -> Iterator[set[bytes] | None]:
+        """The cells of leaves that differ, page by page; None for a page that may belong to long rows."""
+        both = self._leaves & newer._leaves
+        for number, own, other in self._differing(newer):
+            if number in both:
+                yield self._changed_cells(own, newer, other)
+            elif number > 1 and not {own[:1], other[:1]} <= _NOT_OF_LONG_ROWS:
+                yield None
+        # A page may be a leaf of the one only, and yet have the same bytes in both.
+        for pages in (self, newer):
+            for number in pages._leaves - both:
+                yield pages._cells(pages._page(number))
+
+    def _differing(self, other: "Pages") -> Iterator[tuple[int, bytes, bytes]]:
+        """The number of each page that differs, and what both have there; b"" where a file has ended."""
         size = self.page_bytes
-        number = 1
-        while True:
-            here = os.pread(self._fd, _AT_ONCE, (number - 1) * size)
-            there = os.pread(other._fd, _AT_ONCE, (number - 1) * size)
-            longest = max(len(here), len(there))
-            if not longest:
-                return
-            if here != there:
-                for start in range(0, longest, size):
-                    one, two = here[start : start + size], there[start : start + size]
-                    if one != two:
-                        yield number + start // size, (one or b"\x0d")[0], (two or b"\x0d")[0]
-            number += _AT_ONCE // size
+        for first in itertools.count(1, _AT_ONCE // size):
+            here = os.pread(self._fd, _AT_ONCE, (first - 1) * size)
+            there = os.pread(other._fd, _AT_ONCE, (first - 1) * size)
+            if here == there:
+                if not here:
+                    return
+                continue
+            for start in range(0, max(len(here), len(there)), size):
+                one, two = here[start : start + size], there[start : start + size]
+                if one != two:
+                    yield first + start // size, one, two
 
 
 def _cell_id(cell: bytes) -> int:

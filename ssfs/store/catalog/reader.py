@@ -1,11 +1,12 @@
 """Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
 
 import contextlib
+import itertools
 import re
 import sqlite3
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeGuard, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
@@ -51,7 +52,6 @@ _CONTENTS = """
 SELECT id, content, CASE holes WHEN x'' THEN size ELSE data_bytes(size, holes) END
 FROM entry WHERE kind = 1 AND size > 0
 """
-_CONTENT_OF = f"{_CONTENTS} AND id = ?"
 _ROOT_PAGE = "SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = 'entry'"
 # With a name of 255 bytes and the numbers, what is shorter fits into a page of 4 KiB.
 _LONG_IDS = "SELECT id FROM entry WHERE length(holes) + length(target) > 3000"
@@ -242,17 +242,18 @@ class CatalogReader:
             while rows := cursor.fetchmany(_CONTENTS_AT_ONCE):
                 yield rows
 
-    def content(self, entry_id: int) -> tuple[int, int] | None:
-        """Number of the inode and size as in `contents`; None if the entry is no file, or empty, or not there.
+    def contents_of(self, ids: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """Those of `contents` with one of these ids.
 
         Raises:
-            CorruptStore: It is not sound.
+            CorruptStore: One is not sound.
         """
-        for _, content, size in self._tuples(_CONTENT_OF, (entry_id,)):
-            if not (isinstance(content, int) and isinstance(size, int) and min(content, size) >= 0):
-                raise CorruptStore("Catalog holds a size that is none", path=self.path)
-            return content, size
-        return None
+        left = iter(ids)
+        while some := ", ".join(map(str, itertools.islice(left, _CONTENTS_AT_ONCE))):
+            for entry_id, content, size in self._tuples(f"{_CONTENTS} AND id IN ({some})", ()):
+                if not (_is_count(entry_id) and _is_count(content) and _is_count(size)):
+                    raise CorruptStore("Catalog holds a size that is none", path=self.path)
+                yield entry_id, content, size
 
     def root_page(self) -> int:
         """The number of the page where the table `entry` begins.
@@ -414,3 +415,7 @@ class CatalogReader:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 0
