@@ -72,7 +72,6 @@ class Tally:
 
         Raises:
             CorruptStore: Its catalog is damaged; nothing of it was counted.
-            OSError: It cannot be read.
         """
         entries = catalog.number("entries")
         pages = Pages(catalog)

@@ -57,14 +57,16 @@ class Pages:
         """Open it.
 
         Raises:
-            CorruptStore: It is no file of SQLite.
-            OSError: It cannot be read.
+            CorruptStore: It is no file of SQLite, or cannot be read.
         """
         self.path = catalog.path
         root = catalog.root_page()
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            header = os.pread(self._fd, _HEADER.size, 0)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        try:
+            header = self._read(_HEADER.size, 0)
             if len(header) < _HEADER.size:
                 raise self._corrupt()
             magic, size, _, _, reserved = _HEADER.unpack(header)
@@ -94,9 +96,18 @@ class Pages:
     def _corrupt(self) -> CorruptStore:
         return CorruptStore("Catalog's pages are damaged", path=self.path)
 
+    def _unreadable(self, error: OSError) -> CorruptStore:
+        return CorruptStore(f"Catalog cannot be read ({error.strerror})", path=self.path)
+
+    def _read(self, count: int, offset: int) -> bytes:
+        try:
+            return os.pread(self._fd, count, offset)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
     def _page(self, number: int) -> bytes:
-        page = os.pread(self._fd, self.page_bytes, (number - 1) * self.page_bytes)
-        if number < 2 or len(page) < self.page_bytes:  # noqa: PLR2004  # the first is SQLite's own
+        page = self._read(self.page_bytes, (number - 1) * self.page_bytes) if number > 1 else b""
+        if len(page) < self.page_bytes:
             raise self._corrupt()
         return page
 
@@ -160,8 +171,7 @@ class Pages:
             None if there are more, or their pages cannot be compared.
 
         Raises:
-            CorruptStore: Pages of one of them make no sense.
-            OSError: One cannot be read.
+            CorruptStore: Pages of one of them make no sense, or cannot be read.
         """
         if self.page_bytes != newer.page_bytes:
             return None
@@ -193,8 +203,8 @@ class Pages:
         """The number of each page that differs, and what both have there; b"" where a file has ended."""
         size = self.page_bytes
         for first in itertools.count(1, _AT_ONCE // size):
-            here = os.pread(self._fd, _AT_ONCE, (first - 1) * size)
-            there = os.pread(other._fd, _AT_ONCE, (first - 1) * size)
+            here = self._read(_AT_ONCE, (first - 1) * size)
+            there = other._read(_AT_ONCE, (first - 1) * size)
             if here == there:
                 if not here:
                     return

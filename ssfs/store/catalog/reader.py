@@ -227,6 +227,32 @@ class CatalogReader:
                 return parent, name
         raise CorruptStore(f"Catalog has lost entry {entry_id}", path=self.path)
 
+    def has(self, entry_id: int) -> bool:
+        """Whether it has a row with this id."""
+        return self._value(int, "SELECT id FROM entry WHERE id = ?", (entry_id,)) is not None
+
+    def places_of(self, ids: Iterable[int]) -> Iterator[tuple[int, int, bytes, int]]:
+        """Id, directory's id, name and kind of the entries with these ids.
+
+        Raises:
+            CorruptStore: One is not sound.
+        """
+        query = "SELECT id, parent, name, kind FROM entry"
+        for row in self._tuples_of(query, "WHERE", ids):
+            entry_id, parent, name, kind = row
+            if not (
+                _is_count(entry_id) and _is_count(parent) and type(name) is bytes and _is_count(kind)
+            ):
+                raise CorruptStore("Catalog holds a name that is none", path=self.path)
+            yield entry_id, parent, name, kind
+
+    def _tuples_of(
+        self, query: str, word: str, ids: Iterable[int]
+    ) -> Iterator[tuple[object, ...]]:
+        left = iter(ids)
+        while some := ", ".join(map(str, itertools.islice(left, _CONTENTS_AT_ONCE))):
+            yield from self._tuples(f"{query} {word} id IN ({some})", ())
+
     def child_id(self, parent: int, name: bytes) -> int:
         """The id of the entry at a name of a directory; 0 if there is none. No row is read."""
         query = "SELECT id FROM entry WHERE parent = ? AND name = ?"
@@ -248,12 +274,10 @@ class CatalogReader:
         Raises:
             CorruptStore: One is not sound.
         """
-        left = iter(ids)
-        while some := ", ".join(map(str, itertools.islice(left, _CONTENTS_AT_ONCE))):
-            for entry_id, content, size in self._tuples(f"{_CONTENTS} AND id IN ({some})", ()):
-                if not (_is_count(entry_id) and _is_count(content) and _is_count(size)):
-                    raise CorruptStore("Catalog holds a size that is none", path=self.path)
-                yield entry_id, content, size
+        for entry_id, content, size in self._tuples_of(_CONTENTS, "AND", ids):
+            if not (_is_count(entry_id) and _is_count(content) and _is_count(size)):
+                raise CorruptStore("Catalog holds a size that is none", path=self.path)
+            yield entry_id, content, size
 
     def root_page(self) -> int:
         """The number of the page where the table `entry` begins.
