@@ -7,7 +7,9 @@ in each version, only those on pages that differ from those of the version befor
 
 import contextlib
 import datetime
+import itertools
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -101,9 +103,10 @@ class _Room:
 class _Found:
     """A path that matches, as the newest version that has it has it."""
 
-    __slots__ = ("count", "entry", "first", "last")
+    __slots__ = ("count", "entry", "first", "last", "path")
 
-    def __init__(self, entry: Entry, version: Version) -> None:
+    def __init__(self, path: bytes, entry: Entry, version: Version) -> None:
+        self.path = path
         self.entry = entry
         self.first = self.last = version
         self.count = 0
@@ -137,6 +140,43 @@ class _Looked(NamedTuple):
 
     same: dict[int, _Found]
     matches: dict[bytes, tuple[int, Entry | None]]
+
+
+class _Changed(NamedTuple):
+    """What is not where it is in another version.
+
+    Attributes:
+        ids: Of all such entries.
+        places: Where they are, as far as they are here.
+        directories: Ids of those among them that are directories in both.
+        left: Where those are in the other one, each with a slash.
+    """
+
+    ids: set[int]
+    places: list[_Place]
+    directories: list[int]
+    left: tuple[bytes, ...]
+
+
+def _compare_places(other: CatalogReader, catalog: CatalogReader, ids: "array[int]") -> _Changed:
+    moved: set[int] = set()
+    places: list[_Place] = []
+    directories: dict[int, bytes] = {}
+    paths = Paths(other)
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        there = {row[0]: row for row in other.places_of(some)}
+        here = {row[0]: row for row in catalog.places_of(some)}
+        for entry_id in some:
+            old, new = here.get(entry_id), there.get(entry_id)
+            if old == new:
+                continue
+            moved.add(entry_id)
+            if old:
+                places.append(old[:3])
+                if new and old[3] == Kind.DIRECTORY:
+                    directories[entry_id] = paths.path(new[1], new[2]) + b"/"
+    return _Changed(moved, places, list(directories), tuple(directories.values()))
 
 
 class _Search:
@@ -208,7 +248,7 @@ class _Search:
             if found is None:
                 if entry is None or not self._room.take(path):
                     continue
-                found = self._found[path] = _Found(entry, version)
+                found = self._found[path] = _Found(path, entry, version)
             present[entry_id] = found
         for found in present.values():
             found.first = version
@@ -221,7 +261,7 @@ class _Search:
         opened = self._opened(catalog)
         try:
             changed = self._changed(catalog, opened.pages)
-            looked = self._all(catalog) if changed is None else self._of(catalog, *changed)
+            looked = self._all(catalog) if changed is None else self._of(catalog, changed)
         except BaseException:
             opened.close()
             raise
@@ -248,12 +288,11 @@ class _Search:
                 matches[path] = entry_id, None
         return _Looked({}, matches)
 
-    def _changed(self, catalog: CatalogReader, pages: Pages) -> tuple[set[int], list[_Place]] | None:
-        """What is not where it is in the version known: all ids, and the places of those that are here.
+    def _changed(self, catalog: CatalogReader, pages: Pages) -> _Changed | None:
+        """What is not where it is in the version known.
 
         Returns:
-            None if all of the catalog has to be looked at: too much has changed, directories have moved with
-            all that is in them, or that is quicker.
+            None if all of the catalog has to be looked at: too much has changed, or that is quicker.
         """
         known = self._known
         work = self._rows_seen + _PATH_IS_ROWS * len(self._found)
@@ -261,35 +300,22 @@ class _Search:
             return None
         try:
             changes = known.pages.changes(pages, _MOST_CHANGES)
-            if changes is None:
-                return None
-            moved: set[int] = set()
-            places: list[_Place] = []
-            for start in range(0, len(changes.ids), _AT_ONCE):
-                ids = changes.ids[start : start + _AT_ONCE]
-                there = {row[0]: row for row in known.catalog.places_of(ids)}
-                here = {row[0]: row for row in catalog.places_of(ids)}
-                for entry_id in ids:
-                    old, new = here.get(entry_id), there.get(entry_id)
-                    if old == new:
-                        continue
-                    if old and new and Kind.DIRECTORY in (old[3], new[3]):
-                        return None
-                    moved.add(entry_id)
-                    if old:
-                        places.append(old[:3])
+            return changes and _compare_places(known.catalog, catalog, changes.ids)
         except CorruptStore:
             # Of which of the two it is, and whether it matters, looking at this one alone tells.
             return None
-        return moved, places
 
-    def _of(self, catalog: CatalogReader, moved: set[int], places: list[_Place]) -> _Looked:
+    def _of(self, catalog: CatalogReader, changed: _Changed) -> _Looked:
         """What the version known has, but for what is elsewhere here."""
         assert self._known is not None
-        present = self._known.present
-        same = {entry_id: found for entry_id, found in present.items() if entry_id not in moved}
+        same = {
+            entry_id: found
+            for entry_id, found in self._known.present.items()
+            if entry_id not in changed.ids and not found.path.startswith(changed.left)
+        }
         matches: dict[bytes, tuple[int, Entry | None]] = {}
         room = self._room.left + 1
+        places = itertools.chain(changed.places, *map(catalog.below, changed.directories))
         with self._places_now() as is_there:
             for path, entry_id in self._matching(catalog, places):
                 if path in self._found:

@@ -46,6 +46,13 @@ _HAS_LITERAL = {
 }
 _LIKE_SPECIAL = re.compile(r"[\\%_]")
 _ESCAPED = r"\\\g<0>"
+# UNION, so that a damaged catalog's directory inside itself comes to an end.
+_BELOW = """
+WITH RECURSIVE below(id, parent, name) AS (
+  SELECT id, parent, name FROM entry WHERE parent = ?
+  UNION SELECT e.id, e.parent, e.name FROM below JOIN entry e ON e.parent = below.id)
+SELECT id, parent, name FROM below
+"""
 _NOT_IN_OTHER = " AND NOT EXISTS (SELECT 1 FROM other.entry WHERE other.entry.id = main.entry.id)"
 # Holes take no room.
 _CONTENTS = """
@@ -209,7 +216,14 @@ class CatalogReader:
         if where == "any case":
             value = f"%{_LIKE_SPECIAL.sub(_ESCAPED, literal.decode())}%"
         query = _NAMES + _HAS_LITERAL[where] + (_NOT_IN_OTHER if only_gone else "")
-        for row in self._tuples(query, (value,)):
+        return self._names(query, (value,))
+
+    def below(self, directory: int) -> Iterator[tuple[int, int, bytes]]:
+        """Id, parent and name of all that is below a directory; those of one directory together."""
+        return self._names(_BELOW, (directory,))
+
+    def _names(self, query: str, values: tuple[object, ...]) -> Iterator[tuple[int, int, bytes]]:
+        for row in self._tuples(query, values):
             entry_id, parent, name = row
             if not (isinstance(entry_id, int) and isinstance(parent, int) and type(name) is bytes):
                 raise CorruptStore("Catalog holds a name that is none", path=self.path)
