@@ -7,8 +7,8 @@ the log.
 Changes are refused by `ssfs.mount.refusals`. Some handlers are missing on purpose: for flush, fsync and others pyfuse3's own
 answer, ENOSYS, makes the kernel stop asking.
 
-All handlers but `read` answer without awaiting anything. `read` awaits a worker thread when the store's disk
-must be waited for.
+All handlers but `read` answer without awaiting anything, except that the first request for a version waits until a worker
+thread has compared its catalog with its digest. `read` awaits a worker thread when the store's disk must be waited for.
 """
 
 import errno
@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from ssfs.errors import CorruptStore, StoreError
 from ssfs.mount.attributes import BLOCK_BYTES, Attributes
+from ssfs.mount.checked import CatalogUnchecked
 from ssfs.mount.handles import DirectoryHandle, FileHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.refusals import ReadOnlyOperations, refuse_change
@@ -62,7 +63,7 @@ def _answered(
     @functools.wraps(handler)
     async def answer(self: "MountOperations", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await handler(self, *args, **kwargs)
+            return await self.with_checked_catalog(lambda: handler(self, *args, **kwargs))
         except pyfuse3.FUSEError:
             raise
         except Exception as error:  # noqa: BLE001 - the root of a request: it ends here
@@ -95,6 +96,22 @@ class MountOperations(ReadOnlyOperations):
         # One for all: what is in it goes to the kernel before anything else runs.
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._logged: set[str] = set()
+        self._checking = trio.Lock()
+
+    async def with_checked_catalog(self, answer: Callable[[], Awaitable[R]]) -> R:
+        """An answer, once the catalog that it needs is known to be what was committed."""
+        while True:
+            try:
+                return await answer()
+            except CatalogUnchecked as unchecked:
+                check = unchecked.check
+            try:
+                # One after the other: they have one disk, and many may wait for one catalog.
+                async with self._checking:
+                    if not check.is_done:
+                        await trio.to_thread.run_sync(check.run)
+            finally:
+                check.close()
 
     @override
     def init(self) -> None:

@@ -18,6 +18,7 @@ from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import open_directory
 from ssfs.fsio.lock import FileLock
 from ssfs.model.entry import Entry
+from ssfs.mount.checked import CheckedCatalogs
 from ssfs.mount.names import ShownVersion
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.damage import NO_DAMAGE, Damage, read_damage
@@ -54,14 +55,15 @@ class OpenVersion:
         last_request_s: Monotonic time of the last request for anything in it.
     """
 
-    def __init__(self, path: bytes, *, damaged_ok: bool = False) -> None:
-        """Lock the version; what is known to be damaged in it is read only if that is `damaged_ok`.
+    def __init__(self, path: bytes, checked: CheckedCatalogs, *, damaged_ok: bool = False) -> None:
+        """Lock the version; what is damaged in it is read only if that is `damaged_ok`.
 
         Raises:
             VersionGone: There is none (any more).
             OSError: It cannot be opened.
         """
         self.path = path
+        self._checked = checked
         self.handles = 0
         self.last_request_s = 0.0
         self._damaged_ok = damaged_ok
@@ -91,13 +93,20 @@ class OpenVersion:
 
     @property
     def catalog(self) -> CatalogReader:
-        """Its catalog; valid until the next request of any version."""
+        """Its catalog; valid until the next request of any version.
+
+        Raises:
+            CatalogUnchecked: It must be read in a thread first; ask again then.
+            CorruptStore: It is damaged.
+        """
         return self._open_catalog()
 
     def _open_catalog(self) -> _Catalog:
         if self._catalog is None:
             if problem := self._known_damage().catalog:
                 raise CorruptStore(f"The catalog is known to be damaged: {problem}", path=self.path)
+            if not self._damaged_ok:
+                self._checked.check(self._fd, self.path)
             path = b"/proc/self/fd/%d/catalog.db" % self._fd
             try:
                 catalog = _Catalog.open(path)
@@ -144,8 +153,8 @@ class OpenVersion:
         if damage.whole or (damage and entry.id in self._damaged_ids):
             raise self._damage_of(f"Data of entry {entry.id} is known to be damaged")
         if self._tree is None:
-            tree_fd = open_directory(b"tree", dir_fd=self._fd)
-            self._tree = Tree(self._open_catalog(), tree_fd)
+            catalog = self._open_catalog()
+            self._tree = Tree(catalog, open_directory(b"tree", dir_fd=self._fd))
         try:
             fd = _open_data(entry.name, self._tree.directory(entry.parent))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -205,6 +214,7 @@ class OpenVersions:
         """Nothing is open yet; versions are closed `idle_s` after their last request."""
         self._idle_s = idle_s
         self._damaged_ok = damaged_ok
+        self._checked = CheckedCatalogs()
         # Both in the order of their last use.
         self._held: collections.OrderedDict[bytes, OpenVersion] = collections.OrderedDict()
         self._with_catalog: collections.OrderedDict[bytes, OpenVersion] = collections.OrderedDict()
@@ -227,7 +237,9 @@ class OpenVersions:
         path = version.path
         opened = self._held.get(path)
         if opened is None:
-            opened = self._held[path] = OpenVersion(path, damaged_ok=self._damaged_ok)
+            opened = self._held[path] = OpenVersion(
+                path, self._checked, damaged_ok=self._damaged_ok
+            )
             self._drop_surplus()
         opened.last_request_s = now_s
         self._held.move_to_end(path)

@@ -16,6 +16,8 @@ import pytest
 from ssfs.model.entry import ROOT_ID, Kind
 from ssfs.store.store import Task
 from tests.fakes.comparing import assert_same_tree
+from tests.fakes.syncs import Backup
+from tests.fakes.trees import build_tree
 from tests.mount.mounts import errno_of, is_mounted, mounted, run
 from tests.mount.stores import (
     DAY,
@@ -319,3 +321,26 @@ def test_damaged_catalog_is_an_error_of_its_version_only(source, tmp_path):
         for _ in range(3):
             assert errno_of(lambda: os.listdir(tmp_path / "mnt" / "2024-05-01")) == errno.EIO
         assert (tmp_path / "mnt" / "2024-05-02" / "a" / "0007").read_text() == "7"
+
+
+def test_catalog_with_a_flipped_bit_is_an_error_of_its_version_only(tmp_path):
+    backup = Backup(tmp_path / "store")
+    source = build_tree(tmp_path / "source", 1)
+    (source / "name-of-a-file").write_text("x")
+    for _ in range(2):
+        backup.sync(source)
+    damaged, other = backup.versions()
+    catalog = Path(os.fsdecode(damaged.path)) / "catalog.db"
+    content = catalog.read_bytes()
+    # SQLite reads it as before, and so does a look at its format.
+    catalog.chmod(0o600)
+    catalog.write_bytes(content.replace(b"name-of-a-file", b"name-of-b-file"))
+    assert catalog.read_bytes() != content
+    names = [version.record().name for version in (damaged, other)]
+    with mounted(backup.task(), tmp_path / "mnt"):
+        for _ in range(2):
+            assert errno_of(lambda: os.listdir(tmp_path / "mnt" / names[0])) == errno.EIO
+            assert "name-of-a-file" in os.listdir(tmp_path / "mnt" / names[1])
+    catalog.write_bytes(content)
+    with mounted(backup.task(), tmp_path / "mnt"):
+        assert "name-of-a-file" in os.listdir(tmp_path / "mnt" / names[0])
