@@ -146,7 +146,7 @@ class Tally:
             total += size
         self.counted[-1].bytes = total
         last, self._inodes, self._holders = self._holders, inodes, holders
-        known = range(len(holders)) if isinstance(holders, array) else {**last, **holders}
+        known = range(len(holders)) if isinstance(holders, array) else {*last, *holders}
         first, mine, new = self._first, len(self.counted), 0
         for inode in known:
             if holders[inode] and not first[inode]:

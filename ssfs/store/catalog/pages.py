@@ -25,6 +25,7 @@ _MAGIC = b"SQLite format 3\0"
 _HEADER = struct.Struct(">16sHBBB")
 """Magic, page size, two versions, bytes reserved at the end of each page."""
 
+_LEAST_PAGE_BYTES = 512
 _AT_ONCE = 1 << 20
 _INTERIOR, _LEAF = 5, 13
 _LEAF_HEADER_BYTES, _INTERIOR_HEADER_BYTES = 8, 12
@@ -51,6 +52,11 @@ class Pages:
     """The file of a catalog that nobody changes any more, as pages.
 
     It stays readable when the version is deleted. Close it when done.
+
+    Attributes:
+        path: The catalog.
+        page_bytes: Length of a page.
+        leaves: Numbers of the pages that hold the rows of `entry`.
     """
 
     def __init__(self, catalog: CatalogReader) -> None:
@@ -66,14 +72,8 @@ class Pages:
         except OSError as error:
             raise self._unreadable(error) from error
         try:
-            header = self._read(_HEADER.size, 0)
-            if len(header) < _HEADER.size:
-                raise self._corrupt()
-            magic, size, _, _, reserved = _HEADER.unpack(header)
-            self.page_bytes = 65536 if size == 1 else size
-            if magic != _MAGIC or reserved or self.page_bytes < 512:  # noqa: PLR2004  # SQLite's least
-                raise self._corrupt()
-            self._leaves = frozenset(self._find_leaves(root))
+            self.page_bytes = self._read_page_bytes()
+            self.leaves = frozenset(self._find_leaves(root))
         except BaseException:
             self.close()
             raise
@@ -96,17 +96,28 @@ class Pages:
     def _corrupt(self) -> CorruptStore:
         return CorruptStore("Catalog's pages are damaged", path=self.path)
 
+    def _read_page_bytes(self) -> int:
+        header = self.read(_HEADER.size, 0)
+        if len(header) == _HEADER.size:
+            magic, size, _, _, reserved = _HEADER.unpack(header)
+            page_bytes = 65536 if size == 1 else int(size)
+            if magic == _MAGIC and not reserved and page_bytes >= _LEAST_PAGE_BYTES:
+                return page_bytes
+        raise self._corrupt()
+
     def _unreadable(self, error: OSError) -> CorruptStore:
         return CorruptStore(f"Catalog cannot be read ({error.strerror})", path=self.path)
 
-    def _read(self, count: int, offset: int) -> bytes:
+    def read(self, count: int, offset: int) -> bytes:
+        """Bytes of the file; fewer at its end."""
         try:
             return os.pread(self._fd, count, offset)
         except OSError as error:
             raise self._unreadable(error) from error
 
-    def _page(self, number: int) -> bytes:
-        page = self._read(self.page_bytes, (number - 1) * self.page_bytes) if number > 1 else b""
+    def page(self, number: int) -> bytes:
+        """A page of a tree, by number."""
+        page = self.read(self.page_bytes, (number - 1) * self.page_bytes) if number > 1 else b""
         if len(page) < self.page_bytes:
             raise self._corrupt()
         return page
@@ -115,9 +126,9 @@ class Pages:
         """The leaves of the b-tree with this root; all of them are on one level."""
         level = [root]
         for _ in range(_MOST_LEVELS):
-            if self._page(level[0])[0] == _LEAF:
+            if self.page(level[0])[0] == _LEAF:
                 return level
-            level = [child for number in level for child in self._children(self._page(number))]
+            level = [child for number in level for child in self._children(self.page(number))]
         raise self._corrupt()
 
     def _children(self, page: bytes) -> Iterator[int]:
@@ -135,7 +146,7 @@ class Pages:
         except struct.error:
             raise self._corrupt() from None
 
-    def _cells(self, page: bytes) -> set[bytes]:
+    def cells(self, page: bytes) -> set[bytes]:
         """The cells of a leaf, each perhaps with some bytes behind it that are unused."""
         if not page or page[0] != _LEAF:
             raise self._corrupt()
@@ -147,7 +158,7 @@ class Pages:
         starts = sorted(self._starts(page, _LEAF_HEADER_BYTES))
         begin = _LEAF_HEADER_BYTES + 2 * len(starts)
         if page[:begin] != other[:begin] or page[:1] != other[:1] or len(page) != len(other):
-            return self._cells(page) ^ newer._cells(other)
+            return self.cells(page) ^ newer.cells(other)
         # All begin where they did, as when times change: those at the first to the last byte that differs are enough.
         differ = int.from_bytes(page, "little") ^ int.from_bytes(other, "little")
         first = bisect.bisect(starts, ((differ & -differ).bit_length() - 1) // 8)
@@ -188,7 +199,7 @@ class Pages:
 
     def _all_changed_cells(self, newer: "Pages") -> Iterator[set[bytes] | None]:
         """The cells of leaves that differ, page by page; None for a page that may belong to long rows."""
-        both = self._leaves & newer._leaves
+        both = self.leaves & newer.leaves
         for number, own, other in self._differing(newer):
             if number in both:
                 yield self._changed_cells(own, newer, other)
@@ -196,15 +207,15 @@ class Pages:
                 yield None
         # A page may be a leaf of the one only, and yet have the same bytes in both.
         for pages in (self, newer):
-            for number in pages._leaves - both:
-                yield pages._cells(pages._page(number))
+            for number in pages.leaves - both:
+                yield pages.cells(pages.page(number))
 
     def _differing(self, other: "Pages") -> Iterator[tuple[int, bytes, bytes]]:
         """The number of each page that differs, and what both have there; b"" where a file has ended."""
         size = self.page_bytes
         for first in itertools.count(1, _AT_ONCE // size):
-            here = self._read(_AT_ONCE, (first - 1) * size)
-            there = other._read(_AT_ONCE, (first - 1) * size)
+            here = self.read(_AT_ONCE, (first - 1) * size)
+            there = other.read(_AT_ONCE, (first - 1) * size)
             if here == there:
                 if not here:
                     return
@@ -226,6 +237,6 @@ def _cell_id(cell: bytes) -> int:
             number = number << 8 | byte
             break
         number = number << 7 | byte & 0x7F
-        if byte < 0x80:  # noqa: PLR2004  # the last one
+        if byte < 0x80:
             break
     return number if number < 1 << 63 else number - (1 << 64)

@@ -255,14 +255,15 @@ class CatalogReader:
         for row in self._tuples_of(query, "WHERE", ids):
             entry_id, parent, name, kind = row
             if not (
-                _is_count(entry_id) and _is_count(parent) and type(name) is bytes and _is_count(kind)
+                _is_count(entry_id)
+                and _is_count(parent)
+                and type(name) is bytes
+                and _is_count(kind)
             ):
                 raise CorruptStore("Catalog holds a name that is none", path=self.path)
             yield entry_id, parent, name, kind
 
-    def _tuples_of(
-        self, query: str, word: str, ids: Iterable[int]
-    ) -> Iterator[tuple[object, ...]]:
+    def _tuples_of(self, query: str, word: str, ids: Iterable[int]) -> Iterator[tuple[object, ...]]:
         left = iter(ids)
         while some := ", ".join(map(str, itertools.islice(left, _CONTENTS_AT_ONCE))):
             yield from self._tuples(f"{query} {word} id IN ({some})", ())
