@@ -74,6 +74,7 @@ class SyncReport(msgspec.Struct, frozen=True):
     expiry_held: str | None
     shrunk: Shrink | None
     notes: list[str]
+    post_command_failed: bool
 
 
 @click.command(
@@ -188,7 +189,8 @@ def sync(
     With --json: one object with the keys version, mount_name, entries, bytes, new, changed, moved,
     metadata_only, removed, linked, bytes_read, bytes_sent, bytes_received, new_bytes, sockets, seconds,
     problems (list of {path, problem}), expired (version ids), expiry_held (null or the reason), shrunk
-    (null, or {before, after}: numbers of files), notes (what is odd about SOURCE, a list of lines).
+    (null, or {before, after}: numbers of files), notes (what is odd about SOURCE, a list of lines),
+    post_command_failed.
 
     A source that has lost more than half of its files (and had at least ten), or all of them, makes a
     version that is flagged, and nothing expires by itself until the files are back or you say that it
@@ -234,7 +236,7 @@ def sync(
         outcome.version = result.version
         outcome.code = _code_of(result)
     if as_json:
-        emit_json(_report(result))
+        emit_json(_report(result, post_failed=outcome.post_failed))
     elif not quiet:
         _summarise(result, request, place)
     if not as_json:
@@ -283,7 +285,7 @@ def _store_directory(place: Place, source: bytes) -> frozenset[tuple[int, int]]:
     return frozenset({(status.st_dev, status.st_ino)})
 
 
-def _report(result: SyncResult) -> SyncReport:
+def _report(result: SyncResult, *, post_failed: bool) -> SyncReport:
     counts = msgspec.structs.asdict(result.counts)
     del counts["problems"]
     return SyncReport(
@@ -295,6 +297,7 @@ def _report(result: SyncResult) -> SyncReport:
         expiry_held=result.expiry_held or None,
         shrunk=result.shrunk,
         notes=list(result.notes),
+        post_command_failed=post_failed,
         **counts,
     )
 

@@ -77,6 +77,10 @@ def test_failing_post_command_is_exit_3_and_the_version_stays(source: Path, stor
     outcome = run("sync", "-q", source, store, "--post-command", "exit 4", expect=3)
     assert outcome.error == "ssfs: The post-command failed (exit status 4): 'exit 4'"
     assert len(versions(store)) == 1
+    outcome = run("sync", "--json", source, store, "--post-command", "exit 4", expect=3)
+    assert json.loads(outcome.out)["post_command_failed"] is True
+    outcome = run("sync", "--json", source, store, "--post-command", "exit 0")
+    assert json.loads(outcome.out)["post_command_failed"] is False
     outcome = run("sync", "-q", source, store, "--post-command", "kill -9 $$", expect=3)
     assert "(ended by signal 9)" in outcome.error
 

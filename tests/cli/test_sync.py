@@ -16,6 +16,7 @@ KEYS = {
     *("removed", "linked", "bytes_read", "bytes_sent", "bytes_received", "new_bytes", "seconds"),
     "sockets",
     *("problems", "expired", "expiry_held", "shrunk", "notes"),
+    "post_command_failed",
 }
 
 
