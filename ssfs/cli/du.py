@@ -6,7 +6,7 @@ from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import parse_location, point_of
 from ssfs.cli.options import examples, json_option, location_argument, quiet_option, verbose_option
 from ssfs.cli.output import bytes_text, counted, emit, emit_json
-from ssfs.cli.questions import complain_of_versions, exit_code
+from ssfs.cli.questions import complain_of_lost, complain_of_versions, exit_code
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
 from ssfs.protocol.questions import ShowUsage, TaskUsage, VersionUsage
@@ -34,10 +34,10 @@ def du(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCod
 
     With --json: one object with the keys point, content_bytes, tasks (list of {task, content_bytes,
     versions: list of {version, mount_name, entries, bytes, content_bytes, freed_bytes}}), problems (list
-    of {task, version, problem}: versions left out). freed_bytes is null beside a version left out,
-    which may hold the same.
+    of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings are
+    lost). freed_bytes is null beside a version left out, which may hold the same.
 
-    Exit codes: 0 done; 3 a version is damaged and was left out; 2 no such sync point or task; 6 no
+    Exit codes: 0 done; 3 a version is damaged, or a task's settings are lost, and was left out; 2 no such sync point or task; 6 no
     store there, or it cannot be read.
     """
     place = parse_location(location)
@@ -45,7 +45,7 @@ def du(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCod
         report = session.ask(ShowUsage(point_of(place), place.task or ""))
     if as_json:
         emit_json(report)
-        return exit_code(report.problems)
+        return exit_code(report.problems, report.lost)
     if quiet:
         emit(str(report.content_bytes))
     else:
@@ -55,7 +55,8 @@ def du(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCod
             total = _size(report.content_bytes, verbose=verbose)
             emit(f"Sync point {report.point}: {total} in {counted(len(report.tasks), 'task')}")
     complain_of_versions(report.problems)
-    return exit_code(report.problems)
+    complain_of_lost(report.point, report.lost)
+    return exit_code(report.problems, report.lost)
 
 
 def _show(point: str, task: TaskUsage, *, verbose: bool) -> None:

@@ -15,6 +15,7 @@ from ssfs.cli.options import (
     yes_option,
 )
 from ssfs.cli.output import counted, emit, emit_json
+from ssfs.cli.questions import complain_of_lost
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
 from ssfs.protocol.requests import ExpireReport, ExpireVersions, Fate, TaskExpiry
@@ -41,11 +42,11 @@ def expire(
 
     The table names what goes and why the others stay; -v shows it all without --dry-run too.
 
-    With --json: one object {dry_run, tasks}, where tasks is a list of {task, expired (version ids
+    With --json: one object {dry_run, tasks, lost}, where tasks is a list of {task, expired (version ids
     that go or would), versions (list of {version, mount_name, keep}), held (null, or why a sync
-    would hold)}.
+    would hold)}; and lost, the names of tasks left out, whose settings are lost.
 
-    Exit codes: 0 done; 2 no such task; 6 no store there, or not yours; 130 you said no.
+    Exit codes: 0 done; 3 a task's settings are lost, it was left out; 2 no such task; 6 no store there, or not yours; 130 you said no.
     """
     place = parse_location(location)
     request = ExpireVersions(point_of(place), place.task or "", dry_run)
@@ -64,7 +65,9 @@ def expire(
     elif not quiet:
         gone = counted(_count(report), "version")
         emit(f"Dry run, nothing was changed: {gone} would go" if dry_run else f"Expired {gone}")
-    return ExitCode.DONE
+    if not as_json:
+        complain_of_lost(request.point, report.lost)
+    return ExitCode.PROBLEMS if report.lost else ExitCode.DONE
 
 
 def _count(report: ExpireReport) -> int:

@@ -15,6 +15,7 @@ from ssfs.cli.options import (
 from ssfs.cli.output import bytes_text, emit, emit_json, path_text, safe_text
 from ssfs.cli.questions import (
     complain_of_limit,
+    complain_of_lost,
     complain_of_versions,
     exit_code,
     limit_option,
@@ -65,15 +66,19 @@ def find(
     one character, [a-z] one of these, "**/" any directories; a slash at the end: only directories.
 
     Shown are each path, size and time as in the newest version that has it, how many versions have it,
-    and the first and the last of them. What has only moved is not --deleted.
+    and the first and the last of them, and where the newest version has what has moved. That is not
+    --deleted.
 
     With -q: the paths only. With -v: kinds, and the ids of the versions.
 
     With --json: one object with the keys found (list of {task, path, kind, size, mtime, versions
-    (their number), first_version, first_name, last_version, last_name, deleted}), truncated (there is
-    more than --limit allows), problems (list of {task, version, problem}: versions left out).
+    (their number), first_version, first_name, last_version, last_name, deleted, moved_to (the path in the
+    newest version, null unless it has moved)}), truncated (there is more than --limit allows), problems
+    (list of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings
+    are lost).
 
-    Exit codes: 0 done, also if nothing was found; 3 a version is damaged and was left out; 2 no such
+    Exit codes: 0 done, also if nothing was found; 3 a version is damaged, or a task's settings are lost,
+    and was left out; 2 no such
     task, or PATTERN or DATE makes no sense; 6 no store there, or it cannot be read.
     """
     place = parse_location(location)
@@ -84,7 +89,7 @@ def find(
         report = session.ask(request)
     if as_json:
         emit_json(report)
-        return exit_code(report.problems)
+        return exit_code(report.problems, report.lost)
     if quiet:
         for line in report.found:
             emit(safe_text(line.path))
@@ -94,7 +99,8 @@ def find(
         emit(f"Nothing {'deleted ' if deleted else ''}matches {safe_text(path_text(pattern))}")
     complain_of_limit("paths", len(report.found), is_truncated=report.truncated)
     complain_of_versions(report.problems)
-    return exit_code(report.problems)
+    complain_of_lost(request.point, report.lost)
+    return exit_code(report.problems, report.lost)
 
 
 def _show(found: tuple[Finding, ...], *, has_task: bool, verbose: bool) -> None:
@@ -108,13 +114,14 @@ def _show(found: tuple[Finding, ...], *, has_task: bool, verbose: bool) -> None:
 
 
 def _row(line: Finding, *, has_task: bool, verbose: bool) -> list[str]:
+    end = "/" if line.kind == "directory" else ""
     row = [
         bytes_text(line.size) if line.kind == "file" else "",
         short_time(line.mtime),
         f"{line.versions:,}",
         line.first_name,
         f"{line.last_name} (deleted)" if line.deleted else line.last_name,
-        line.path + ("/" if line.kind == "directory" else ""),
+        line.path + end + (f" (moved to {line.moved_to}{end})" if line.moved_to else ""),
     ]
     if has_task:
         row.insert(0, line.task)

@@ -5,8 +5,9 @@ import click
 from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import parse_store_location, spell
 from ssfs.cli.options import PATH, examples, json_option, quiet_option, verbose_option
-from ssfs.cli.output import complain, emit, emit_json, safe_text
+from ssfs.cli.output import emit, emit_json, safe_text
 from ssfs.cli.policies import policy_text
+from ssfs.cli.questions import complain_of_lost
 from ssfs.cli.session import open_session
 from ssfs.cli.tables import emit_table
 from ssfs.protocol.requests import ListPoints, PointLine, TaskLine
@@ -47,10 +48,7 @@ def points(*, store: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCo
     else:
         _show(found, verbose=verbose)
     for line in found:
-        for name in line.lost:
-            complain(
-                f"The settings of task {line.point}/{name} are lost: `ssfs recover` makes them anew"
-            )
+        complain_of_lost(line.point, line.lost)
     return ExitCode.PROBLEMS if any(line.lost for line in found) else ExitCode.DONE
 
 

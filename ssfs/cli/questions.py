@@ -23,15 +23,21 @@ def complain_of_limit(what: str, listed: int, *, is_truncated: bool) -> None:
         complain(f"Only {listed:,} {what} are listed: there are more (--limit N lists up to N)")
 
 
+def complain_of_lost(point: str, lost: Iterable[str]) -> None:
+    """Name the tasks that were left out."""
+    for name in lost:
+        complain(f"The settings of task {point}/{name} are lost: `ssfs recover` makes them anew")
+
+
 def complain_of_versions(problems: Iterable[VersionProblem]) -> None:
     """Name the versions that were left out."""
     for found in problems:
         complain(f"Version {found.version} of task {found.task} is left out: {found.problem}")
 
 
-def exit_code(problems: Iterable[VersionProblem]) -> ExitCode:
-    """Whether all versions could be asked."""
-    return ExitCode.PROBLEMS if tuple(problems) else ExitCode.DONE
+def exit_code(problems: tuple[VersionProblem, ...], lost: tuple[str, ...] = ()) -> ExitCode:
+    """Whether all versions, of all tasks, could be asked."""
+    return ExitCode.PROBLEMS if problems or lost else ExitCode.DONE
 
 
 def short_time(text: str) -> str:

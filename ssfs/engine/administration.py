@@ -12,7 +12,13 @@ import msgspec
 from ssfs.clock import Clock
 from ssfs.engine.expire import ExpiryPlan, clean_up, delete, expire, plan_expiry
 from ssfs.engine.rights import check_administration, check_use
-from ssfs.engine.selection import choose_task, choose_version, mount_names, readable_tasks
+from ssfs.engine.selection import (
+    choose_task,
+    choose_version,
+    lost_tasks,
+    mount_names,
+    readable_tasks,
+)
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import LOCAL, Peer
@@ -148,7 +154,8 @@ def expire_versions(
         for task in tasks:
             with store_errors(task.path):
                 clean_up(task)
-    return ExpireReport(request.dry_run, tuple(reports))
+    lost = lost_tasks(store, peer, request.point, request.task)
+    return ExpireReport(request.dry_run, tuple(reports), lost)
 
 
 def _task_expiry(task: Task, plan: ExpiryPlan) -> TaskExpiry:

@@ -72,6 +72,13 @@ def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
     )
 
 
+def lost_tasks(store: Store, peer: Peer, point: str, task: str) -> tuple[str, ...]:
+    """What `readable_tasks` leaves out: tasks whose settings are lost. Only who is at the store's machine is told."""
+    if task or peer != LOCAL:
+        return ()
+    return tuple(store.point(point).lost_tasks())
+
+
 def _check_none_lost(store: Store, point: str) -> None:
     """Refuse to guess a task while one may be meant that cannot be opened.
 

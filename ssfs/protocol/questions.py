@@ -46,7 +46,8 @@ class Finding(Report, frozen=True):
         first_name: The name a mount lists that under.
         last_version: The newest of them.
         last_name: The name a mount lists that under.
-        deleted: The newest version of the task does not have this path.
+        deleted: The newest version of the task has neither this path nor, under another name, what was there.
+        moved_to: The path under which the newest version has it; null unless it has moved.
     """
 
     task: str
@@ -60,14 +61,23 @@ class Finding(Report, frozen=True):
     last_version: str
     last_name: str
     deleted: bool
+    moved_to: str | None = None
 
 
 class FindReport(Report, frozen=True):
-    """What was found, by task and path; `truncated`: there is more than the limit."""
+    """What was found, by task and path.
+
+    Attributes:
+        found: No more than the limit.
+        truncated: There is more.
+        problems: Versions left out.
+        lost: Names of tasks left out, whose settings are lost; only who is at the store's machine is told.
+    """
 
     found: tuple[Finding, ...]
     truncated: bool
     problems: tuple[VersionProblem, ...]
+    lost: tuple[str, ...] = ()
 
 
 class FindPaths(Request[FindReport], frozen=True, tag="find"):
@@ -273,12 +283,13 @@ class TaskUsage(Report, frozen=True):
 
 
 class UsageReport(Report, frozen=True):
-    """The tasks that were asked for, by name, and their sum."""
+    """The tasks that were asked for, by name, and their sum; what is left out as in `FindReport`."""
 
     point: str
     content_bytes: int
     tasks: tuple[TaskUsage, ...]
     problems: tuple[VersionProblem, ...]
+    lost: tuple[str, ...] = ()
 
 
 class ShowUsage(Request[UsageReport], frozen=True, tag="du"):

@@ -166,10 +166,11 @@ class TaskExpiry(Report, frozen=True):
 
 
 class ExpireReport(Report, frozen=True):
-    """An expiry, done or proposed."""
+    """An expiry, done or proposed; `lost`: names of tasks left out, whose settings are lost."""
 
     dry_run: bool
     tasks: tuple[TaskExpiry, ...]
+    lost: tuple[str, ...] = ()
 
 
 class DeleteReport(Report, frozen=True):

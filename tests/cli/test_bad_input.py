@@ -1,6 +1,7 @@
 """Must hold 10: whatever is wrong, one clear line, the documented exit code, and nothing lost."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -75,8 +76,13 @@ def test_damaged_point_and_task_files(history: Path):
     assert lost in run("points", history, expect=3).error
     assert task.name in run("versions", history, expect=6).error
     # It cannot be judged, so all of it stays.
-    assert "Expired 0 versions" in ssfs("expire", history)
+    for command in (["expire"], ["find", "*"], ["du"]):
+        words = [command[0], history, *command[1:]]
+        assert run(*words, expect=3).error == f"ssfs: {lost}"
+        report = json.loads(run(command[0], "--json", *words[1:], expect=3).out)
+        assert report["lost"] == ["task"]
     task.write_bytes(content)
+    assert ssfs_json("du", history)["lost"] == ssfs_json("find", history, "*")["lost"] == []
     point.write_bytes(b"garbage")
     # Nothing of its versions is lost, so they can be had, and all of them stay.
     assert "Everything is kept" in ssfs("versions", history)

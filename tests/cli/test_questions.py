@@ -11,7 +11,7 @@ from tests.fakes.histories import make_store, make_task
 
 FIND_KEYS = [
     *("task", "path", "kind", "size", "mtime", "versions", "first_version", "first_name"),
-    *("last_version", "last_name", "deleted"),
+    *("last_version", "last_name", "deleted", "moved_to"),
 ]
 HISTORY_KEYS = [
     *("path", "kind", "size", "mtime", "digest", "target", "versions", "first_version"),
@@ -44,7 +44,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_json_has_exactly_the_documented_keys(asked: Path):
     found = ssfs_json("find", asked, "*")
-    assert list(found) == ["found", "truncated", "problems"]
+    assert list(found) == ["found", "truncated", "problems", "lost"]
     assert all(list(line) == FIND_KEYS for line in found["found"])
     history = ssfs_json("history", asked, "eva/report.odt")
     assert list(history) == ["task", "states", "deleted", "problems"]
@@ -56,7 +56,7 @@ def test_json_has_exactly_the_documented_keys(asked: Path):
     assert all(list(line) == DIFF_KEYS for line in diff["differences"])
     assert list(diff["counts"]) == COUNT_KEYS
     usage = ssfs_json("du", asked)
-    assert list(usage) == ["point", "content_bytes", "tasks", "problems"]
+    assert list(usage) == ["point", "content_bytes", "tasks", "problems", "lost"]
     (task,) = usage["tasks"]
     assert list(task) == ["task", "content_bytes", "versions"]
     assert all(list(line) == USAGE_KEYS for line in task["versions"])
@@ -64,9 +64,9 @@ def test_json_has_exactly_the_documented_keys(asked: Path):
 
 def test_find_for_people(asked: Path):
     assert ssfs("find", asked, "*.odt").splitlines() == [
-        "TASK    SIZE  MODIFIED             VERSIONS  FIRST       LAST                  PATH",
-        "home  1.5 kB  2023-11-14 22:13:20         1  2024-01-01  2024-01-01 (deleted)  ann/report.odt",
-        "home  2.5 kB  2023-11-14 22:13:20         1  2024-01-02  2024-01-02            eva/report.odt",
+        "TASK    SIZE  MODIFIED             VERSIONS  FIRST       LAST        PATH",
+        "home  1.5 kB  2023-11-14 22:13:20         1  2024-01-01  2024-01-01  ann/report.odt (moved to eva/report.odt)",
+        "home  2.5 kB  2023-11-14 22:13:20         1  2024-01-02  2024-01-02  eva/report.odt",
     ]
     assert not ssfs("find", f"{asked}::main/home", "*.odt").startswith("TASK")
     assert ssfs("find", "-q", asked, "*").splitlines() == [

@@ -1,11 +1,14 @@
 """Questions about versions: find, history and du; who may ask is tests/engine/test_commands.py's."""
 
+import random
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from ssfs.engine.commands import answer
+from ssfs.engine.questions import find as find_module
+from ssfs.engine.questions import tally
 from ssfs.errors import ConfigError
 from ssfs.model.entry import Kind
 from ssfs.model.peer import LOCAL, Peer, Role
@@ -72,7 +75,9 @@ def test_find_says_which_versions_have_a_path(made: Catalogs):
         "ann/old/report.odt": (2, "1", "2"),
         "top.odt": (3, "1", "3"),
     }
-    assert [one.deleted for one in find(made, "*.odt")] == [False, True, True]
+    assert [one.deleted for one in find(made, "*.odt")] == [False, False, True]
+    moved = [one.moved_to for one in find(made, "*.odt")]
+    assert moved == [None, "ann/new/report.odt", None]
 
 
 def test_find_shows_the_newest_state_of_a_path(made: Catalogs):
@@ -88,7 +93,8 @@ def test_find_shows_the_newest_state_of_a_path(made: Catalogs):
         first_name="2024-01-01",
         last_version="000002-2024-01-02T020000Z",
         last_name="2024-01-02",
-        deleted=True,
+        deleted=False,
+        moved_to="ann/new/report.odt",
     )
 
 
@@ -131,6 +137,7 @@ def test_what_was_made_anew_is_not_deleted(catalogs: Catalogs):
     with catalogs.next_version() as version:
         version.file("a", b"2")
     assert find(catalogs, "a", deleted=True) == []
+    assert [one.moved_to for one in find(catalogs, "a")] == [None]
     assert spans(find(catalogs, "a")) == {"a": (2, "1", "3")}
 
 
@@ -372,3 +379,73 @@ def test_task_of_damaged_versions_only(made: Catalogs):
 def test_task_without_versions(catalogs: Catalogs):
     assert find(catalogs, "*") == []
     assert tell(catalogs, ShowUsage("main", "")).tasks[0].versions == ()
+
+
+# -- of each version only what differs --------------------------------------------------------------
+
+
+def build_random_history(catalogs: Catalogs, seed: int) -> None:
+    """Twelve versions in which files and directories come, go, change and move."""
+    rng = random.Random(seed)
+    for _ in range(12):
+        with catalogs.next_version() as version:
+            for _ in range(12):
+                directories = [e for e in version.catalog.entries() if e.kind == Kind.DIRECTORY]
+                parent = rng.choice(directories)
+                name = (
+                    f"{rng.choice('abc')}{rng.randrange(4)}.{rng.choice(['odt', 'txt'])}".encode()
+                )
+                there = version.catalog.child(parent.id, name)
+                files = list(version.files())
+                match rng.randrange(6):
+                    case 0 if not there:
+                        version.directory_in(parent.id, name)
+                    case 1 if files:
+                        version.catalog.remove(rng.choice(files).id)
+                    case 2 if not there and len(directories) > 1:
+                        # Below itself it would be nowhere.
+                        moved = rng.choice(directories[1:])
+                        above = version.catalog.path_names(parent.id)
+                        own = version.catalog.path_names(moved.id)
+                        if above is not None and own is not None and above[: len(own)] != own:
+                            version.catalog.put(moved._replace(parent=parent.id, name=name))
+                    case 3 if files and not there:
+                        file = rng.choice(files)
+                        version.catalog.put(file._replace(parent=parent.id, name=name))
+                    case 4 if files:
+                        file, other = rng.choice(files), rng.choice(files)
+                        content = version.catalog.content_of(other.id)
+                        same = file._replace(size=other.size, digest=other.digest)
+                        version.catalog.put(
+                            same, rng.choice([content, version.catalog.take_content()])
+                        )
+                    case _ if not there:
+                        version.file_in(parent.id, name, rng.randrange(100), rng.randrange(9))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_answers_are_the_same_however_much_is_looked_at(
+    catalogs: Catalogs, monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    build_random_history(catalogs, seed)
+    requests = [
+        FindPaths("main", "docs", pattern, deleted=deleted, limit=limit)
+        for pattern in (b"*", b"*.odt", b"a*", b"**/b*.txt", b"a*.odt/**", b"*/", b"/*/*.txt")
+        for deleted in (False, True)
+        for limit in (1000, 5)
+    ]
+    answers = {}
+    for quick in (False, True):
+        monkeypatch.setattr(find_module, "_MANY_ROWS", 0 if quick else 1 << 60)
+        for module in (find_module, tally):
+            monkeypatch.setattr(module, "_MOST_CHANGES", 1 << 60 if quick else -1)
+        answers[quick] = [tell(catalogs, request) for request in requests]
+        answers[quick].append(tell(catalogs, ShowUsage("main", "docs")))
+    whole, parts = answers[False], answers[True]
+    assert whole[-1] == parts[-1]
+    for request, one, other in zip(requests, whole, parts, strict=False):
+        if request.limit == 1000:
+            assert one == other, request
+        else:
+            # Which of them are found first is not said.
+            assert (len(one.found), one.truncated) == (len(other.found), other.truncated)

@@ -9,14 +9,13 @@ import contextlib
 import datetime
 import itertools
 import re
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ssfs.engine.questions.paths import Paths
 from ssfs.engine.questions.pattern import PathPattern
 from ssfs.engine.questions.versions import TaskVersions
-from ssfs.engine.selection import readable_tasks
+from ssfs.engine.selection import lost_tasks, readable_tasks
 from ssfs.errors import ConfigError, CorruptStore
 from ssfs.fsio.disk import store_errors
 from ssfs.model.entry import KIND_NAMES, Entry, Kind
@@ -78,7 +77,8 @@ def find_paths(store: Store, peer: Peer, request: FindPaths) -> FindReport:
             search = _Search(task, request, pattern, room)
             found += search.run()
             problems += search.versions.problems
-    return FindReport(tuple(found), room.is_exceeded, tuple(problems))
+    lost = lost_tasks(store, peer, request.point, request.task)
+    return FindReport(tuple(found), room.is_exceeded, tuple(problems), lost)
 
 
 class _Room:
@@ -91,12 +91,18 @@ class _Room:
 
     def take(self, path: bytes) -> bool:
         """Whether there is room for a further path."""
-        size = len(path_text(path))
-        if not self.left or size > self._bytes:
+        if not self.left or not self.take_text(path_text(path)):
             self.is_exceeded = True
             return False
         self.left -= 1
-        self._bytes -= size
+        return True
+
+    def take_text(self, text: str) -> bool:
+        """Whether there is room for a text that is no further path."""
+        if len(text) > self._bytes:
+            self.is_exceeded = True
+            return False
+        self._bytes -= len(text)
         return True
 
 
@@ -158,7 +164,7 @@ class _Changed(NamedTuple):
     left: tuple[bytes, ...]
 
 
-def _compare_places(other: CatalogReader, catalog: CatalogReader, ids: "array[int]") -> _Changed:
+def _compare_places(other: CatalogReader, catalog: CatalogReader, ids: Sequence[int]) -> _Changed:
     moved: set[int] = set()
     places: list[_Place] = []
     directories: dict[int, bytes] = {}
@@ -201,7 +207,33 @@ class _Search:
                     self._look_at(version)
         finally:
             self._know(None)
-        return [self._finding(path, found) for path, found in sorted(self._found.items())]
+        moved = self._moved_paths()
+        return [
+            self._finding(path, found, moved.get(path))
+            for path, found in sorted(self._found.items())
+        ]
+
+    def _moved_paths(self) -> dict[bytes, str]:
+        """Where the newest version has what it does not have at its path, by that."""
+        gone = [found for found in self._found.values() if found.last != self._newest]
+
+        def look(catalog: CatalogReader) -> dict[bytes, str]:
+            ids = {found.entry.id for found in gone}
+            places = {row[0]: row[1:3] for row in catalog.places_of(sorted(ids))}
+            paths = Paths(catalog)
+            moved: dict[bytes, str] = {}
+            for found in gone:
+                if found.entry.id in places:
+                    text = path_text(paths.path(*places[found.entry.id]))
+                    if self._room.take_text(text):
+                        moved[found.path] = text
+                    else:
+                        del self._found[found.path]
+            return moved
+
+        if self._newest is None or not gone or self._request.deleted:
+            return {}
+        return self.versions.ask(self._newest, look) or {}
 
     def _look_at_newest(self, version: Version) -> None:
         """The first that can be read is the newest; what it has is not deleted."""
@@ -380,7 +412,7 @@ class _Search:
             return True
         return self._row(catalog, entry_id).kind == Kind.DIRECTORY
 
-    def _finding(self, path: bytes, found: _Found) -> Finding:
+    def _finding(self, path: bytes, found: _Found, moved_to: str | None) -> Finding:
         entry, names = found.entry, self.versions.names
         return Finding(
             task=self.versions.task.name,
@@ -393,5 +425,6 @@ class _Search:
             first_name=names[found.first],
             last_version=str(found.last.id),
             last_name=names[found.last],
-            deleted=found.last != self._newest,
+            deleted=found.last != self._newest and moved_to is None,
+            moved_to=moved_to,
         )

@@ -8,12 +8,13 @@ import contextlib
 
 from ssfs.engine.questions.tally import Tally
 from ssfs.engine.questions.versions import TaskVersions
-from ssfs.engine.selection import readable_tasks
+from ssfs.engine.selection import lost_tasks, readable_tasks
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import Peer
 from ssfs.protocol.questions import ShowUsage, TaskUsage, UsageReport, VersionProblem, VersionUsage
 from ssfs.store.store import Store, Task
 from ssfs.store.version import Version
+
 
 def show_usage(store: Store, peer: Peer, request: ShowUsage) -> UsageReport:
     """What the versions of the tasks that the peer may read take.
@@ -30,16 +31,14 @@ def show_usage(store: Store, peer: Peer, request: ShowUsage) -> UsageReport:
             usages.append(_task_usage(task, versions))
         problems += versions.problems
     total = sum(usage.content_bytes for usage in usages)
-    return UsageReport(request.point, total, tuple(usages), tuple(problems))
+    lost = lost_tasks(store, peer, request.point, request.task)
+    return UsageReport(request.point, total, tuple(usages), tuple(problems), lost)
 
 
 def _task_usage(task: Task, versions: TaskVersions) -> TaskUsage:
-    counted: list[Version] = []
     with contextlib.closing(Tally()) as tally:
-        for version in versions.intact:
-            # What a damaged catalog says before the damage is not counted.
-            if versions.ask(version, tally.add):
-                counted.append(version)
+        # Those that cannot be read are left out.
+        counted = [version for version in versions.intact if versions.ask(version, tally.add)]
     skipped = {problem.version for problem in versions.problems}
     is_unsure = _neighbours(versions.all, skipped)
     return TaskUsage(
