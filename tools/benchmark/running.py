@@ -1,0 +1,161 @@
+"""A whole run: places, servers and tools are set up, measured in turn, and taken down again."""
+
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tools.benchmark.dataset import build, remove
+from tools.benchmark.ends import End, Meter, control_group
+from tools.benchmark.figures import OURS, cell
+from tools.benchmark.machine import SshServer
+from tools.benchmark.results import Cell, Dataset, Reading
+from tools.benchmark.steps import Bench, Step
+from tools.benchmark.tool import TOOLS, Site, Tool
+
+UNTOUCHED_S = 3
+"""A file that was changed a moment ago is read again by every tool that knows how coarse clocks are."""
+
+
+def say(text: str) -> None:
+    """Tell how it goes, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """What a run stands on.
+
+    Attributes:
+        directory: For everything; on a real disk.
+        clients: The client's end of each tool: one's mount is not counted for another.
+        servers: The server's end, of ssfs and of what comes over ssh, for the same reason.
+        ssh: The command that reaches the server.
+    """
+
+    directory: Path
+    clients: dict[str, End]
+    servers: dict[str, End]
+    ssh: Sequence[str]
+
+    def server(self, tool: str) -> End:
+        """The server's end of a tool."""
+        return self.servers[OURS if tool == OURS else "ssh"]
+
+    def meter(self, tool: str) -> Meter:
+        """Measures a tool."""
+        return Meter(self.clients[tool], self.server(tool), self.directory)
+
+    def site(self, tool: str, place: str) -> Site:
+        """Where a tool works, in a directory of this name."""
+        return Site(self.directory / place, self.clients[tool], self.server(tool), self.ssh)
+
+
+@contextlib.contextmanager
+def ground(directory: Path) -> Iterator[Ground]:
+    """Both ends and an sshd, in the namespaces of this process; nothing is left running."""
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(control_group())
+
+        def end(name: str) -> End:
+            made = End(group / name)
+            stack.callback(made.close)
+            return made
+
+        servers = {name: end(name) for name in (OURS, "ssh")}
+        clients = {name: end(f"client-of-{name}") for name in TOOLS}
+        ssh = SshServer(directory / "ssh", servers["ssh"])
+        yield Ground(directory, clients, servers, ssh.command)
+
+
+@contextlib.contextmanager
+def tools_at(place: Ground, names: Sequence[str], label: str) -> Iterator[list[Tool]]:
+    """Tools with empty stores, which are gone afterwards."""
+    tools: list[Tool] = []
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            site = place.site(name, f"{name}-{label}")
+            stack.callback(remove, site.directory)
+            tool = TOOLS[name](site)
+            tool.prepare()
+            stack.callback(tool.close)
+            tools.append(tool)
+        yield tools
+
+
+def warm_up(place: Ground, names: Sequence[str], source: Path) -> None:
+    """Read the source, and let each tool back up a tiny tree: programs are in memory from then on."""
+    tiny = place.directory / "tiny"
+    build(tiny, files=20, big_mb=1)
+    with tools_at(place, names, "warm-up") as tools:
+        for tool in tools:
+            for _ in range(2):
+                place.meter(tool.name).run([tool.backup(tiny)], tool.environment, tiny)
+    remove(tiny)
+    for path in source.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            with open(path, "rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+
+
+def run_steps(
+    place: Ground, names: Sequence[str], steps: Sequence[Step], *, repeat: int, is_quick: bool
+) -> Iterator[tuple[str, str, Reading]]:
+    """Do the steps as often as asked for, the tools in turn, each time another one first.
+
+    Yields:
+        Step, tool and what it took.
+    """
+    source = place.directory / "source"
+    for repetition in range(repeat):
+        with tools_at(place, names, str(repetition)) as tools:
+            meters = {name: place.meter(name) for name in names}
+            bench = Bench(place.directory, source, meters, repetition, is_quick)
+            try:
+                for step in steps:
+                    if step.edit is not None:
+                        step.edit(source, repetition)
+                        time.sleep(UNTOUCHED_S)
+                    for tool in (
+                        *tools[repetition % len(tools) :],
+                        *tools[: repetition % len(tools)],
+                    ):
+                        reading = step.act(bench, tool)
+                        if reading is not None:
+                            say(
+                                f"  {repetition + 1}/{repeat} {step.name:16} {tool.name:7} "
+                                f"{reading.wall_s:8.2f} s"
+                            )
+                            yield step.name, tool.name, reading
+            finally:
+                _tidy(bench, tools)
+
+
+def _tidy(bench: Bench, tools: Sequence[Tool]) -> None:
+    for tool in tools:
+        if bench.mountpoint(tool).is_mount():
+            tool.unmount(bench.mountpoint(tool))
+        remove(bench.restored(tool))
+
+
+def gathered(
+    readings: Iterator[tuple[str, str, Reading]], wanted: Sequence[str]
+) -> dict[str, dict[str, Cell]]:
+    """Medians by step and tool, of the wanted steps."""
+    found: dict[str, dict[str, list[Reading]]] = {}
+    for step, tool, reading in readings:
+        if step in wanted:
+            found.setdefault(step, {}).setdefault(tool, []).append(reading)
+    return {
+        step: {tool: cell(each) for tool, each in cells.items()} for step, cells in found.items()
+    }
+
+
+def prepare_source(place: Ground, files: int, big_mb: int) -> Dataset:
+    """Build the tree to back up, and let a moment pass."""
+    dataset = build(place.directory / "source", files, big_mb)
+    time.sleep(UNTOUCHED_S)
+    return dataset
