@@ -17,6 +17,7 @@ from tools.benchmark import limits, machine, report, scale
 from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.figures import OURS, growth_verdicts, ratios, verdicts
 from tools.benchmark.installation import install_packages, install_plotting
+from tools.benchmark.registry import TOOLS
 from tools.benchmark.results import Cell, Dataset, Limits, Results, ScalePoint, write
 from tools.benchmark.running import (
     Ground,
@@ -28,7 +29,7 @@ from tools.benchmark.running import (
     warm_up,
 )
 from tools.benchmark.steps import STEPS, needed
-from tools.benchmark.tool import TOOLS, environment
+from tools.benchmark.tool import Command, environment
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
 EPILOG = """
@@ -196,7 +197,7 @@ def _draw(results: Results, plot: Path) -> None:
     with tempfile.TemporaryDirectory() as at:
         path = Path(at, "results.json")
         write(results, path)
-        command = [sys.executable, "-m", "tools.benchmark.plot", path, plot]
+        command: Command = (sys.executable, "-m", "tools.benchmark.plot", path, plot)
         subprocess.run(command, check=True, env=environment())
 
 

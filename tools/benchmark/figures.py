@@ -54,7 +54,8 @@ def value(reading: Reading, measure: str) -> float | None:
             return reading.wire_bytes
         case "store":
             return reading.store_bytes
-    raise ValueError(f"No such measure: {measure!r}")
+        case _:
+            raise ValueError(f"No such measure: {measure!r}")
 
 
 def cell(readings: Sequence[Reading]) -> Cell:
@@ -138,7 +139,7 @@ def _against_yardstick(steps: Steps, step: str, measure: str, limit: float) -> V
 
 def _wire(steps: Steps, step: str, limit: int) -> Verdict:
     ours = steps.get(step, {}).get(OURS)
-    return _verdict(step, "wire, bytes", limit, ours and ours.median.wire_bytes)
+    return _verdict(step, "wire, bytes", limit, ours.median.wire_bytes if ours else None)
 
 
 def _verdict(step: str, what: str, limit: float, measured: float | None) -> Verdict:

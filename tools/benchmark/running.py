@@ -11,9 +11,10 @@ from tools.benchmark.dataset import build, remove
 from tools.benchmark.ends import End, Meter, control_group
 from tools.benchmark.figures import OURS, cell
 from tools.benchmark.machine import SshServer
+from tools.benchmark.registry import TOOLS
 from tools.benchmark.results import Cell, Dataset, Reading
 from tools.benchmark.steps import Bench, Step
-from tools.benchmark.tool import TOOLS, Site, Tool
+from tools.benchmark.tool import Site, Tool
 
 UNTOUCHED_S = 3
 """A file that was changed a moment ago is read again by every tool that knows how coarse clocks are."""
