@@ -21,10 +21,9 @@ from tools.benchmark.registry import TOOLS
 from tools.benchmark.results import Cell, Dataset, Limits, Results, ScalePoint, write
 from tools.benchmark.running import (
     Ground,
-    gathered,
+    Round,
     ground,
     prepare_source,
-    run_steps,
     say,
     warm_up,
 )
@@ -50,13 +49,13 @@ def main() -> int:
     options = _parsed(sys.argv[1:])
     try:
         with machine.terminable():
-            _run(options)
+            failures = _run(options)
     except BenchmarkError as error:
         say(f"bench: {error}")
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    return DONE
+    return FAILED if failures else DONE
 
 
 class Options(argparse.Namespace):
@@ -132,7 +131,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _run(options: Options) -> None:
+def _run(options: Options) -> list[str]:
     names = [OURS, *options.against]
     install_packages(package for name in names for package in TOOLS[name].packages)
     if options.plot is not None:
@@ -159,12 +158,14 @@ def _run(options: Options) -> None:
         if options.scale
         else verdicts(found.steps, found.limits),
         scale=found.scale,
+        failures=found.failures,
     )
     print(report.text(results), end="")
     if options.json is not None:
         write(results, options.json)
     if options.plot is not None:
         _draw(results, options.plot)
+    return results.failures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +174,7 @@ class _Found:
     scale: list[ScalePoint] = dataclasses.field(default_factory=list)
     dataset: Dataset | None = None
     limits: Limits | None = None
+    failures: list[str] = dataclasses.field(default_factory=list)
 
 
 def _stepped(place: Ground, names: Sequence[str], options: Options) -> _Found:
@@ -182,9 +184,12 @@ def _stepped(place: Ground, names: Sequence[str], options: Options) -> _Found:
     measured = limits.measure(source, place.directory / "limits", dataset)
     say("warming up")
     warm_up(place, names, source)
-    steps = list(needed(options.only))
-    readings = run_steps(place, names, steps, repeat=options.repeat, is_quick=options.quick)
-    return _Found(gathered(readings, options.only), dataset=dataset, limits=measured)
+    rounds = Round(place, names, list(needed(options.only)))
+    for repetition in range(options.repeat):
+        rounds.run(repetition, is_quick=options.quick)
+    return _Found(
+        rounds.cells(options.only), dataset=dataset, limits=measured, failures=rounds.failures
+    )
 
 
 def _scaled(place: Ground, names: Sequence[str], options: Options) -> _Found:

@@ -36,6 +36,8 @@ def _lines(results: Results) -> Iterator[str]:
         yield from _growth(results.scale)
     yield ""
     yield from _targets(results.targets)
+    for failure in results.failures:
+        yield f"FAILED: {failure}"
 
 
 def _table(results: Results) -> Iterator[str]:

@@ -107,7 +107,13 @@ class ScalePoint(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """A whole run. `ratios` are those of medians, to rsync: step, tool, measure."""
+    """A whole run.
+
+    Attributes:
+        steps: Medians by step and tool.
+        ratios: Those of medians, to rsync: step, tool, measure.
+        failures: Where a tool failed or did not do its work, and so has no figures.
+    """
 
     date: str
     quick: bool
@@ -120,6 +126,7 @@ class Results(msgspec.Struct, frozen=True):
     ratios: dict[str, dict[str, dict[str, float]]]
     targets: list[Verdict]
     scale: list[ScalePoint]
+    failures: list[str]
 
 
 def write(results: Results, path: Path) -> None:

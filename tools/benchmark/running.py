@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tools.benchmark.dataset import build, remove
-from tools.benchmark.ends import End, Meter, control_group
+from tools.benchmark.ends import BenchmarkError, End, Meter, control_group
 from tools.benchmark.figures import OURS, cell
 from tools.benchmark.machine import SshServer
 from tools.benchmark.registry import TOOLS
 from tools.benchmark.results import Cell, Dataset, Reading
-from tools.benchmark.steps import Bench, Step
+from tools.benchmark.steps import Bench, Step, unmount
 from tools.benchmark.tool import Site, Tool
 
 UNTOUCHED_S = 3
@@ -102,57 +102,64 @@ def warm_up(place: Ground, names: Sequence[str], source: Path) -> None:
                     pass
 
 
-def run_steps(
-    place: Ground, names: Sequence[str], steps: Sequence[Step], *, repeat: int, is_quick: bool
-) -> Iterator[tuple[str, str, Reading]]:
-    """Do the steps as often as asked for, the tools in turn, each time another one first.
+class Round:
+    """Does the steps as often as asked for, the tools in turn, each time another one first.
 
-    Yields:
-        Step, tool and what it took.
+    Attributes:
+        readings: What was measured, by step and tool.
+        failures: What went wrong: a tool that failed a step, or did not do its work, has no reading of it.
     """
-    source = place.directory / "source"
-    for repetition in range(repeat):
-        with tools_at(place, names, str(repetition)) as tools:
-            meters = {name: place.meter(name) for name in names}
+
+    def __init__(self, place: Ground, names: Sequence[str], steps: Sequence[Step]) -> None:
+        self._place = place
+        self._names = names
+        self._steps = steps
+        self.readings: dict[tuple[str, str], list[Reading]] = {}
+        self.failures: list[str] = []
+
+    def run(self, repetition: int, *, is_quick: bool) -> None:
+        """Do all steps once."""
+        place = self._place
+        with tools_at(place, self._names, str(repetition)) as tools:
+            first = repetition % len(tools)
+            meters = {name: place.meter(name) for name in self._names}
+            source = place.directory / "source"
             bench = Bench(place.directory, source, meters, repetition, is_quick)
             try:
-                for step in steps:
+                for step in self._steps:
                     if step.edit is not None:
                         step.edit(source, repetition)
                         time.sleep(UNTOUCHED_S)
-                    for tool in (
-                        *tools[repetition % len(tools) :],
-                        *tools[: repetition % len(tools)],
-                    ):
-                        reading = step.act(bench, tool)
-                        if reading is not None:
-                            say(
-                                f"  {repetition + 1}/{repeat} {step.name:16} {tool.name:7} "
-                                f"{reading.wall_s:8.2f} s"
-                            )
-                            yield step.name, tool.name, reading
+                    for tool in (*tools[first:], *tools[:first]):
+                        self._act(step, bench, tool)
             finally:
                 _tidy(bench, tools)
+
+    def _act(self, step: Step, bench: Bench, tool: Tool) -> None:
+        label = f"{bench.repetition + 1}: {step.name:16} {tool.name:7}"
+        try:
+            reading = step.act(bench, tool)
+        except BenchmarkError as error:
+            self.failures.append(f"{tool.name}, {step.name}: {error}")
+            say(f"  {label} FAILED: {error}")
+            return
+        if reading is not None:
+            say(f"  {label} {reading.wall_s:8.2f} s")
+            self.readings.setdefault((step.name, tool.name), []).append(reading)
+
+    def cells(self, wanted: Sequence[str]) -> dict[str, dict[str, Cell]]:
+        """Medians by step and tool, of the wanted steps."""
+        found: dict[str, dict[str, Cell]] = {}
+        for (step, tool), readings in self.readings.items():
+            if step in wanted:
+                found.setdefault(step, {})[tool] = cell(readings)
+        return found
 
 
 def _tidy(bench: Bench, tools: Sequence[Tool]) -> None:
     for tool in tools:
-        if bench.mountpoint(tool).is_mount():
-            tool.unmount(bench.mountpoint(tool))
+        unmount(bench, tool)
         remove(bench.restored(tool))
-
-
-def gathered(
-    readings: Iterator[tuple[str, str, Reading]], wanted: Sequence[str]
-) -> dict[str, dict[str, Cell]]:
-    """Medians by step and tool, of the wanted steps."""
-    found: dict[str, dict[str, list[Reading]]] = {}
-    for step, tool, reading in readings:
-        if step in wanted:
-            found.setdefault(step, {}).setdefault(tool, []).append(reading)
-    return {
-        step: {tool: cell(each) for tool, each in cells.items()} for step, cells in found.items()
-    }
 
 
 def prepare_source(place: Ground, files: int, big_mb: int) -> Dataset:

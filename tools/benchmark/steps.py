@@ -125,6 +125,12 @@ def _mount(bench: Bench, tool: Tool) -> Reading | None:
     return bench.measure(tool, *command) if command else None
 
 
+def unmount(bench: Bench, tool: Tool) -> None:
+    """End a tool's mount, if there is one."""
+    if bench.mountpoint(tool).is_mount():
+        tool.unmount(bench.mountpoint(tool))
+
+
 def _find(bench: Bench, tool: Tool) -> Reading:
     tree = tool.mounted_tree(bench.mountpoint(tool))
     command = ("find", tree, "-mindepth", "1", "-printf", "%s\\n")
@@ -184,6 +190,7 @@ def _read_cold(bench: Bench, tool: Tool) -> Reading:
 
 def _expire(bench: Bench, tool: Tool) -> Reading:
     """Remove the oldest version: it must be gone, and the newest must not."""
+    unmount(bench, tool)
     before = allocated_bytes(tool.store)
     reading = bench.measure(tool, *tool.expire(1))
     if tool.has_version(1) or not tool.has_version(tool.versions):

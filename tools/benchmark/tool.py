@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -102,8 +103,10 @@ class Tool(abc.ABC):
         """Where the newest version then is."""
 
     def unmount(self, mountpoint: Path) -> None:
-        """End the mount."""
+        """End the mount, and wait for the process that served it: it may hold a lock."""
         run("fusermount3", "-u", mountpoint)
+        while self.site.client.processes():
+            time.sleep(0.05)
 
     def member(self, number: int) -> "Tool":
         """Another client of the same server with a history of its own, ready to back up."""
