@@ -16,7 +16,7 @@ from ssfs.clock import SystemClock
 from tools.benchmark import limits, machine, report, scale
 from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.figures import OURS, growth_verdicts, ratios, verdicts
-from tools.benchmark.installation import install_packages, install_plotting
+from tools.benchmark.installation import install_packages, install_python
 from tools.benchmark.registry import TOOLS
 from tools.benchmark.results import Cell, Dataset, Limits, Results, ScalePoint, write
 from tools.benchmark.running import (
@@ -135,7 +135,7 @@ def _run(options: Options) -> list[str]:
     names = [OURS, *options.against]
     install_packages(package for name in names for package in TOOLS[name].packages)
     if options.plot is not None:
-        install_plotting()
+        install_python("matplotlib")
     machine.isolate()
     with tempfile.TemporaryDirectory(prefix="ssfs-bench-", dir=options.dir or "/var/tmp") as at:
         directory = Path(at).resolve()

@@ -23,6 +23,7 @@ from tools.benchmark.results import Reading
 LOOK_EVERY_S = 0.02
 END_WITHIN_S = 10
 
+_COMPLAINT_CHARACTERS = 2000
 _ENTER = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 
 
@@ -173,41 +174,61 @@ class Meter:
         for end in ends:
             end.forget_peaks()
         with contextlib.ExitStack() as stack:
-            files = [
-                (
-                    stack.enter_context(tempfile.TemporaryFile("w+", dir=self._directory)),
-                    stack.enter_context(tempfile.TemporaryFile("w+", dir=self._directory)),
-                )
-                for _ in commands
-            ]
+            files = [stack.enter_context(_Output(self._directory)) for _ in commands]
             wires, cpus = wire_bytes(), [end.cpu_s() for end in ends]
             peaks = _Peaks(ends)
+            running: list[subprocess.Popen[bytes]] = []
             try:
                 began = time.perf_counter()
-                running = [
-                    subprocess.Popen(
-                        self._client.command(*command),
-                        cwd=directory,
-                        env=dict(environment),
-                        stdin=subprocess.DEVNULL,
-                        stdout=out,
-                        stderr=err,
+                for command, output in zip(commands, files, strict=True):
+                    running.append(
+                        subprocess.Popen(
+                            self._client.command(*command),
+                            cwd=directory,
+                            env=dict(environment),
+                            stdin=subprocess.DEVNULL,
+                            stdout=output.out,
+                            stderr=output.err,
+                        )
                     )
-                    for command, (out, err) in zip(commands, files, strict=True)
-                ]
                 codes = [process.wait() for process in running]
                 wall_s = time.perf_counter() - began
             finally:
                 most = peaks.stop()
-            used = [end.cpu_s() - before for end, before in zip(ends, cpus, strict=True)]
+                for process in running:
+                    process.kill()  # does nothing to one that was waited for
+                    process.wait()
             carried = wire_bytes() - wires
-            texts = []
-            for command, code, (out, err) in zip(commands, codes, files, strict=True):
-                out.seek(0)
-                err.seek(0)
-                texts.append(out.read())
+            sync_s = written_s(self._directory)
+            # A server may be busy a moment longer than its client.
+            used = [end.cpu_s() - before for end, before in zip(ends, cpus, strict=True)]
+            for command, code, output in zip(commands, codes, files, strict=True):
                 if code != 0:
-                    said = (err.read() + texts[-1])[-2000:]
-                    raise BenchmarkError(f"{command} ended with {code}:\n{said}")
-        sync_s = written_s(self._directory)
+                    raise BenchmarkError(f"{command} ended with {code}:\n{output.complaint()}")
+            texts = [output.text() for output in files]
         return Reading(wall_s, sync_s, used[0], used[1], most, carried), texts
+
+
+class _Output:
+    """What a program writes, in files: a pipe would have to be read meanwhile."""
+
+    def __init__(self, directory: Path) -> None:
+        self.out = tempfile.TemporaryFile("w+", dir=directory)  # noqa: SIM115
+        self.err = tempfile.TemporaryFile("w+", dir=directory)  # noqa: SIM115
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.out.close()
+        self.err.close()
+
+    def text(self) -> str:
+        """What it wrote to standard output."""
+        self.out.seek(0)
+        return self.out.read()
+
+    def complaint(self) -> str:
+        """The end of what it wrote to standard error, and to standard output."""
+        self.err.seek(0)
+        return (self.err.read() + self.text())[-_COMPLAINT_CHARACTERS:]

@@ -1,6 +1,7 @@
 """Installs what a run needs and the machine lacks: the rivals from Debian, the plotting library from PyPI."""
 
-import importlib.util
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -45,15 +46,17 @@ def _is_installed(package: str) -> bool:
     return done.stdout == "installed"
 
 
-def install_plotting() -> None:
-    """Install what the extra `bench` of pyproject.toml names into this virtual environment.
+def install_python(name: str) -> None:
+    """Install a package that the extra `bench` of pyproject.toml names, if it is lacking here.
 
     Raises:
         BenchmarkError: It failed.
     """
-    if importlib.util.find_spec("matplotlib") is not None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version(name)
         return
     project = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())
-    wanted = project["project"]["optional-dependencies"]["bench"]
-    print(f"installing with pip: {' '.join(wanted)}", file=sys.stderr)
-    run(sys.executable, "-m", "pip", "install", "--quiet", *wanted)
+    named = project["project"]["optional-dependencies"]["bench"]
+    wanted = next(each for each in named if each.startswith(name))
+    print(f"installing with pip: {wanted}", file=sys.stderr)
+    run(sys.executable, "-m", "pip", "install", "--quiet", wanted)
