@@ -95,7 +95,11 @@ def _parsed(arguments: Sequence[str]) -> Options:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="less of everything, once; leave the kernel's caches")
+    add(
+        "--quick",
+        action="store_true",
+        help="less of everything, once, without warm-up; leaves the kernel's caches alone",
+    )
     add(
         "--against",
         type=_list_of(*rivals),
@@ -182,8 +186,9 @@ def _stepped(place: Ground, names: Sequence[str], options: Options) -> _Found:
     dataset = prepare_source(place, options.files, options.big)
     source = place.directory / "source"
     measured = limits.measure(source, place.directory / "limits", dataset)
-    say("warming up")
-    warm_up(place, names, source)
+    if not options.quick:
+        say("warming up")
+        warm_up(place, names, source)
     rounds = Round(place, names, list(needed(options.only)))
     for repetition in range(options.repeat):
         rounds.run(repetition, is_quick=options.quick)

@@ -89,8 +89,8 @@ def _high_water_bytes(pid: int) -> int:
 
 
 @contextlib.contextmanager
-def control_group() -> Iterator[Path]:
-    """A control group to make ends in; empty again at the end, and gone.
+def control_group(name: str) -> Iterator[Path]:
+    """A control group of this name to make ends in; they must be closed at the end, and it is gone.
 
     Raises:
         BenchmarkError: There is no cgroup v2 here, or it cannot be written to.
@@ -101,8 +101,9 @@ def control_group() -> Iterator[Path]:
             break
     else:
         raise BenchmarkError("No cgroup v2 is mounted here: mount one, or use a newer system")
+    group = mounted / name
     try:
-        group = Path(tempfile.mkdtemp(prefix="ssfs-bench-", dir=mounted))
+        group.mkdir()
     except OSError as error:
         raise BenchmarkError(f"Cannot make a control group in {mounted}: {error}") from error
     try:

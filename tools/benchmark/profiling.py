@@ -193,7 +193,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     step = next(each for each in STEPS if each.name == options.step)
     try:
-        with machine.terminable(), tempfile.TemporaryDirectory(dir=options.dir) as directory:
+        with (
+            machine.terminable(),
+            tempfile.TemporaryDirectory(prefix="ssfs-bench-", dir=options.dir) as directory,
+        ):
             install_packages([*Rsync.packages, "strace"])
             install_python("py-spy")
             machine.isolate()

@@ -1,14 +1,43 @@
-"""The tables that are printed: what was measured, the promises, and growth. Markdown, to be pasted."""
+"""The tables that are printed: what was measured, the promises, and growth. Markdown, to be pasted.
 
+`python -m tools.benchmark.report RESULTS.json` prints them again; with `--summary` the short one of README.md.
+"""
+
+import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from tools.benchmark.figures import YARDSTICK, ratio
-from tools.benchmark.results import Cell, Limits, Results, ScalePoint, Verdict
+from tools.benchmark.figures import OURS, YARDSTICK, ratio
+from tools.benchmark.results import Cell, Limits, Results, ScalePoint, Verdict, read
 
 
 def text(results: Results) -> str:
     """All there is to say about a run."""
     return "\n".join(_lines(results)) + "\n"
+
+
+def summary(results: Results) -> str:
+    """A line for each step: what ssfs took, and what part of the others' that is."""
+    rivals = [name for name in results.versions if name != OURS]
+    columns = ["step", "wall", *(f"to {name}" for name in rivals), "wire"]
+    columns += [
+        *(f"to {name}" for name in rivals),
+        "peak memory",
+        *(f"to {name}" for name in rivals),
+    ]
+    lines = [f"| {' | '.join(columns)} |", f"| --- |{' --: |' * (len(columns) - 1)}"]
+    for step, cells in results.steps.items():
+        if (ours := cells.get(OURS)) is None:
+            continue
+        said = [step]
+        for measure, shown in (
+            ("wall", seconds(ours.median.wall_s)),
+            ("wire", size(ours.median.wire_bytes)),
+            ("rss", size(ours.median.peak_rss_bytes)),
+        ):
+            said += [shown, *(_ratio(ratio(ours, cells.get(name), measure)) for name in rivals)]
+        lines.append(f"| {' | '.join(said)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _lines(results: Results) -> Iterator[str]:
@@ -113,3 +142,17 @@ def size(value: int) -> str:
         if abs(value) >= scale:
             return f"{value / scale:.{2 if unit == 'GB' else 1}f} {unit}"
     return f"{value} B"
+
+
+def main() -> None:
+    """Print the tables of a run that was kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--summary", action="store_true")
+    options = parser.parse_args()
+    results = read(options.results)
+    print(summary(results) if options.summary else text(results), end="")
+
+
+if __name__ == "__main__":
+    main()

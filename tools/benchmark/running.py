@@ -58,7 +58,7 @@ class Ground:
 def ground(directory: Path) -> Iterator[Ground]:
     """Both ends and an sshd, in the namespaces of this process; nothing is left running."""
     with contextlib.ExitStack() as stack:
-        group = stack.enter_context(control_group())
+        group = stack.enter_context(control_group(directory.name))
 
         def end(name: str) -> End:
             made = End(group / name)
@@ -87,7 +87,7 @@ def tools_at(place: Ground, names: Sequence[str], label: str) -> Iterator[list[T
 
 
 def warm_up(place: Ground, names: Sequence[str], source: Path) -> None:
-    """Read the source, and let each tool back up a tiny tree: programs are in memory from then on."""
+    """Let each tool back up a tiny tree, and read the source: both are in memory from then on."""
     tiny = place.directory / "tiny"
     build(tiny, files=20, big_mb=1)
     with tools_at(place, names, "warm-up") as tools:
