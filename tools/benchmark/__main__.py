@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ssfs.clock import SystemClock
 from tools.benchmark import limits, machine, report, scale
+from tools.benchmark.dataset import workplace
 from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.figures import OURS, growth_verdicts, ratios, verdicts
 from tools.benchmark.installation import install_packages, install_python
@@ -141,8 +142,7 @@ def _run(options: Options) -> list[str]:
     if options.plot is not None:
         install_python("matplotlib")
     machine.isolate()
-    with tempfile.TemporaryDirectory(prefix="ssfs-bench-", dir=options.dir or "/var/tmp") as at:
-        directory = Path(at).resolve()
+    with workplace(options.dir) as directory:
         described = machine.described(directory)
         with ground(directory) as place:
             found = (

@@ -7,11 +7,13 @@
 The choice is the same whenever the machine is the same.
 """
 
+import contextlib
 import os
 import random
-import shutil
 import sqlite3
 import stat
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,7 +184,23 @@ def build_counted(target: Path, entries_wanted: int) -> None:
         number += 1
 
 
+@contextlib.contextmanager
+def workplace(where: Path | None) -> Iterator[Path]:
+    """A new directory below `where` (/var/tmp, which is on a disk), for as long as the block lasts.
+
+    Raises:
+        BenchmarkError: It cannot be made there.
+    """
+    try:
+        place = Path(tempfile.mkdtemp(prefix="ssfs-bench-", dir=where or "/var/tmp")).resolve()
+    except OSError as error:
+        raise BenchmarkError(f"Cannot work there: {error}") from error
+    try:
+        yield place
+    finally:
+        remove(place)
+
+
 def remove(tree: Path) -> None:
-    """Remove a tree, if it is there."""
-    if tree.exists():
-        shutil.rmtree(tree)
+    """Remove a tree, if it is there; by a program, which is faster with hundreds of thousands of files."""
+    subprocess.run(["rm", "-rf", "--", tree], check=True)

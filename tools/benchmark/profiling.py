@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from tools.benchmark import machine
-from tools.benchmark.dataset import entries
+from tools.benchmark.dataset import entries, workplace
 from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.figures import OURS
 from tools.benchmark.installation import install_packages, install_python
@@ -189,18 +188,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--big", type=int, default=200, metavar="MB", help="large ones (%(default)s)"
     )
-    parser.add_argument("--dir", default="/var/tmp", help="work below this directory (%(default)s)")
+    parser.add_argument("--dir", type=Path, help="work below this directory (/var/tmp)")
     options = parser.parse_args(arguments)
     step = next(each for each in STEPS if each.name == options.step)
     try:
         with (
             machine.terminable(),
-            tempfile.TemporaryDirectory(prefix="ssfs-bench-", dir=options.dir) as directory,
+            workplace(options.dir) as directory,
         ):
             install_packages([*Rsync.packages, "strace"])
             install_python("py-spy")
             machine.isolate()
-            with ground(Path(directory).resolve()) as place:
+            with ground(directory) as place:
                 prepare_source(place, options.files, options.big)
                 count = entries(place.directory / "source")
                 for instrument in INSTRUMENTS:
