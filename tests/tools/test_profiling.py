@@ -1,6 +1,6 @@
 """What instruments wrote is summed up."""
 
-from tools.benchmark.profiling import Spent, calls, spent
+from tools.benchmark.profiling import NO_FRAME, Spent, calls, spent
 
 FOLDED = """main (a.py);walk (b.py);stat (b.py) 30
 main (a.py);walk (b.py) 10
@@ -24,6 +24,11 @@ def test_stacks_are_summed_up_once_for_each_function() -> None:
         Spent("send (c.py)", own=5, total=5),
         Spent("main (a.py)", own=0, total=46),
     ]
+
+
+def test_what_waits_is_left_out_and_what_has_no_frame_is_named() -> None:
+    folded = "run (a.py);EpollIOManager.get_events (trio/_core/_io_epoll.py:238) 90\n 3\n"
+    assert spent(folded) == [Spent(NO_FRAME, own=3, total=3)]
 
 
 def test_system_calls_are_listed_by_their_number() -> None:

@@ -36,6 +36,11 @@ SHOWN = 25
 INSTRUMENTS = ("py-spy", "strace")
 ATTACH_WITHIN_S = 30
 
+WAITS = ("EpollIOManager.get_events ", "WorkerThread._work ", "Channel._wait_to_send ")
+"""Functions that py-spy may count as running while they wait for a descriptor or a lock."""
+
+NO_FRAME = "(no Python frame)"
+
 _CALL = re.compile(r"^\s*[\d.]+\s+([\d.]+)\s+\d+\s+(\d+)\s+(?:\d+\s+)?(\w+)$", re.MULTILINE)
 
 
@@ -57,6 +62,8 @@ class Spent:
 def spent(folded: str) -> list[Spent]:
     """Sum up stacks, one a line: frames from the outermost on, joined by `;`, and a number of samples.
 
+    Those that end in one of WAITS are left out.
+
     Returns:
         Every function, that with most samples of its own first.
     """
@@ -64,7 +71,9 @@ def spent(folded: str) -> list[Spent]:
     total: Counter[str] = Counter()
     for line in folded.splitlines():
         stack, _, number = line.rpartition(" ")
-        frames = stack.split(";")
+        frames = (stack or NO_FRAME).split(";")
+        if frames[-1].startswith(WAITS):
+            continue
         own[frames[-1]] += int(number)
         for frame in set(frames):
             total[frame] += int(number)
