@@ -44,15 +44,17 @@ def _draw_ratios(results: Results) -> None:
             ]
             pane.bar(
                 [place for place, _ in at],
-                [height for _, height in at],
+                # From rsync's line up or down: a logarithmic axis has no zero to stand on.
+                [height - 1 for _, height in at],
                 width,
+                bottom=1,
                 label=tool,
                 color=COLOURS[tool],
             )
         pane.axhline(1, color=COLOURS[YARDSTICK], linewidth=1)
         pane.set_yscale("log")
         pane.set_ylabel(f"{title}\n({YARDSTICK} = 1)")
-    panes[0].legend(ncols=len(tools))
+    panes[0].legend(ncols=len(tools), fontsize="small")
     panes[-1].set_xticks(range(len(steps)), steps)
     date = results.date.partition("T")[0]
     panes[0].set_title(f"Lower is better; {date}, {results.machine.cpus} CPUs, loopback")
@@ -79,7 +81,7 @@ def _draw_growth(results: Results) -> None:
     ):
         pane.set_ylabel(name)
         pane.set_xlabel(along)
-        pane.set_xscale("log")
+        pane.set_xscale("linear" if pane is crowd else "log")
         pane.set_yscale("log")
     times.legend()
 
