@@ -14,7 +14,10 @@ from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.machine import run
 from tools.benchmark.tool import ROOT
 
-BASE_PACKAGES = ("iproute2", "coreutils", "findutils", "fuse3")
+BASE_PACKAGES = (
+    *("iproute2", "coreutils", "findutils", "fuse3"),
+    *("openssh-client", "openssh-server"),
+)
 
 
 def install_packages(packages: Iterable[str]) -> None:

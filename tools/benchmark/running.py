@@ -32,18 +32,18 @@ class Ground:
     Attributes:
         directory: For everything; on a real disk.
         clients: The client's end of each tool: one's mount is not counted for another.
-        servers: The server's end, of ssfs and of what comes over ssh, for the same reason.
-        ssh: The command that reaches the server.
+        servers: The server's end of each tool, for the same reason.
+        ssh: The command by which each tool but ours reaches its server.
     """
 
     directory: Path
     clients: dict[str, End]
     servers: dict[str, End]
-    ssh: Sequence[str]
+    ssh: dict[str, Sequence[str]]
 
     def server(self, tool: str) -> End:
         """The server's end of a tool."""
-        return self.servers[OURS if tool == OURS else "ssh"]
+        return self.servers[tool]
 
     def meter(self, tool: str) -> Meter:
         """Measures a tool."""
@@ -51,12 +51,14 @@ class Ground:
 
     def site(self, tool: str, place: str) -> Site:
         """Where a tool works, in a directory of this name."""
-        return Site(self.directory / place, self.clients[tool], self.server(tool), self.ssh)
+        return Site(
+            self.directory / place, self.clients[tool], self.server(tool), self.ssh.get(tool, ())
+        )
 
 
 @contextlib.contextmanager
 def ground(directory: Path) -> Iterator[Ground]:
-    """Both ends and an sshd, in the namespaces of this process; nothing is left running."""
+    """Both ends and an sshd for each tool, in the namespaces of this process; nothing is left running."""
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(control_group(directory.name))
 
@@ -65,10 +67,14 @@ def ground(directory: Path) -> Iterator[Ground]:
             stack.callback(made.close)
             return made
 
-        servers = {name: end(name) for name in (OURS, "ssh")}
         clients = {name: end(f"client-of-{name}") for name in TOOLS}
-        ssh = SshServer(directory / "ssh", servers["ssh"])
-        yield Ground(directory, clients, servers, ssh.command)
+        servers = {name: end(f"server-of-{name}") for name in TOOLS}
+        ssh = {
+            name: SshServer(directory / f"ssh-{name}", servers[name]).command
+            for name in TOOLS
+            if name != OURS
+        }
+        yield Ground(directory, clients, servers, ssh)
 
 
 @contextlib.contextmanager
