@@ -33,6 +33,7 @@ from ssfs.errors import (
     StoreLocked,
 )
 from ssfs.fsio.disk import raise_descriptor_limit
+from ssfs.mount import samba
 from ssfs.mount.mountpoint import (
     SUBTYPE,
     check_fuse,
@@ -87,6 +88,7 @@ def mount(
         owners=Owners(options.owners, sole=options.sole_owner),
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
+        views={samba.VIEW: samba.SambaDirectory} if options.samba else {},
     )
     tree.check()
     if foreground:
