@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from typing import NamedTuple
 
 import click
@@ -9,7 +10,14 @@ import msgspec
 
 from ssfs.cli.exit_codes import ExitCode
 from ssfs.cli.location import LocalPlace, Place, parse_location, point_of, spell
-from ssfs.cli.options import PATH, examples, json_option, location_argument, quiet_option
+from ssfs.cli.options import (
+    PATH,
+    examples,
+    json_option,
+    location_argument,
+    quiet_option,
+    verbose_option,
+)
 from ssfs.cli.output import complain, emit, emit_json
 from ssfs.cli.session import open_session
 from ssfs.errors import ConfigError
@@ -64,6 +72,7 @@ class _View(NamedTuple):
 )
 @json_option
 @quiet_option
+@verbose_option
 def samba_config(
     *,
     location: bytes,
@@ -72,6 +81,7 @@ def samba_config(
     mountpoint: bytes | None,
     as_json: bool,
     quiet: bool,
+    verbose: bool,
 ) -> ExitCode:
     """Print what smb.conf needs so that Windows shows the versions of a task as Previous Versions.
 
@@ -79,7 +89,7 @@ def samba_config(
     go into its section; a share that has `vfs objects` already gets shadow_copy2 added to them. The
     versions must be mounted with `-o allow_other,samba`, on the machine where Samba runs.
 
-    With -q: no comments. With --json: one object with the keys task, mountpoint, mounted (bool), fstab
+    With -q: no comments. With -v: the command that mounts, too. With --json: one object with the keys task, mountpoint, mounted (bool), fstab
     (a line), lines (a list).
 
     Exit codes: 0 done; 2 no such task, or it cannot be shared like that; 6 no store there, or it
@@ -108,6 +118,9 @@ def samba_config(
         emit(f"# Previous Versions of {directory}, from task {inside}.")
         emit("# The versions must be mounted; the line for /etc/fstab is")
         emit(f"#   {config.fstab}")
+    if verbose:
+        words = ["ssfs", "mount", view.location, config.mountpoint, "-o", "allow_other,samba"]
+        emit(f"# By hand: {shlex.join(words)}")
     emit("\n".join(config.lines))
     if not config.mounted:
         complain(f"{config.mountpoint} does not show {inside} yet, with -o allow_other,samba")
