@@ -33,6 +33,7 @@ COMMANDS = {
     "unpin": "Let a pinned version go by the policy again.",
     "mount": "Show the versions as dated directories.",
     "umount": "Take a mount away.",
+    "samba-config": "Print what Samba needs for Windows' Previous Versions.",
     "restore": "Copy a version, a directory or a file out.",
     "verify": "Read a store and say what is damaged.",
     "recover": "Put right what can be of a damaged store.",
@@ -46,7 +47,7 @@ COMMANDS = {
     "revoke": "Take a client's access away.",
     "clients": "List clients of a store and open invitations.",
 }
-"""Every command and what it does; command NAME is the function NAME of the module ssfs.cli.NAME."""
+"""Every command and what it does; command NAME is the function NAME of the module ssfs.cli.NAME, with _ for -."""
 
 
 class _Commands(MutableMapping[str, click.Command]):
@@ -60,7 +61,8 @@ class _Commands(MutableMapping[str, click.Command]):
         if name not in self._loaded:
             if name not in COMMANDS:
                 raise KeyError(name)
-            command: object = getattr(importlib.import_module(f"ssfs.cli.{name}"), name)
+            word = name.replace("-", "_")
+            command: object = getattr(importlib.import_module(f"ssfs.cli.{word}"), word)
             if not isinstance(command, click.Command):
                 raise TypeError(name)
             self._loaded[name] = command

@@ -32,6 +32,7 @@ from ssfs.store.store import Task
     "numeric_ids (show owners by number, not by name), owner=USER (show everything as one user's and "
     "that user's primary group's), map=FILE (show owners as lines `user NAME_OR_NUMBER LOCAL` and "
     "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are), "
+    "samba (add what Windows' Previous Versions need: see `ssfs samba-config`), "
     "idle=SECONDS, and such as noexec.",
 )
 @quiet_option

@@ -26,6 +26,7 @@ from ssfs.model.version import (
     RootMetadata,
     VersionId,
     VersionRecord,
+    free_shift,
     shown_names,
     timed_name,
 )
@@ -230,7 +231,8 @@ def _record(
     seconds: float,
 ) -> VersionRecord:
     catalog = staging.catalog
-    taken = [version.record().name for version in task.versions() if version.is_intact()]
+    others = [version.record() for version in task.versions() if version.is_intact()]
+    taken = [other.name for other in others]
     counts = msgspec.structs.replace(
         finish.report,
         entries=catalog.counter("entries"),
@@ -251,6 +253,7 @@ def _record(
         catalog_digest=catalog.logical_digest().hex(),
         counts=counts,
         root=root_metadata(catalog),
+        shift_s=free_shift(version_id.time, (other.second for other in others)),
     )
 
 

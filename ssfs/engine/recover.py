@@ -41,6 +41,7 @@ from ssfs.model.version import (
     StoreSettings,
     TaskSettings,
     VersionRecord,
+    free_shift,
     parse_version_id,
     timed_name,
 )
@@ -273,7 +274,8 @@ class Recovery:
         if fault:
             self._lost(where, f"its record is damaged, and so is its catalog: {fault}")
             return
-        taken = [other.record().name for other in task.versions() if other.is_intact()]
+        others = [other.record() for other in task.versions() if other.is_intact()]
+        taken = [other.name for other in others]
         with version.catalog() as catalog:
             sequence, time = version.id.sequence, version.id.time
             record = VersionRecord(
@@ -291,6 +293,7 @@ class Recovery:
                 counts=Counts(entries=catalog.number("entries"), bytes=catalog.number("bytes")),
                 root=root_metadata(catalog),
                 shrunk=_shrunk(task, version, catalog.number("files")),
+                shift_s=free_shift(time, (other.second for other in others)),
             )
         self._put_record(version, record)
         self._recovered(

@@ -113,7 +113,11 @@ class Shrink(msgspec.Struct, frozen=True):
 
 
 class VersionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of version.toml (FORMAT.md, "Text files")."""
+    """The content of version.toml (FORMAT.md, "Text files").
+
+    Attributes:
+        shift_s: Added to `time` it is a second that no other version had when this one was committed.
+    """
 
     format: int
     id: str
@@ -130,6 +134,12 @@ class VersionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     root: RootMetadata
     catalog_file: str = ""
     shrunk: Shrink | None = None
+    shift_s: int = 0
+
+    @property
+    def second(self) -> datetime.datetime:
+        """The second that is this version's alone."""
+        return self.time + datetime.timedelta(seconds=self.shift_s)
 
 
 class TaskSettings(msgspec.Struct, frozen=True):
@@ -174,6 +184,18 @@ def timed_name(
     """
     name = time.astimezone(zone).strftime("%Y-%m-%d_%H%M%S")
     return f"{name}.{sequence}" if name in set(taken) else name
+
+
+def free_shift(time: datetime.datetime, taken: Iterable[datetime.datetime]) -> int:
+    """How many seconds later than a time there is one that is not taken.
+
+    Where names have seconds and nothing else (`@GMT-2024.05.01-12.30.00`) two versions of one second
+    must not share one. It is recorded, so that it stays when the other version goes.
+    """
+    seconds, shift_s = set(taken), 0
+    while time + datetime.timedelta(seconds=shift_s) in seconds:
+        shift_s += 1
+    return shift_s
 
 
 def shown_names(timed_names: Iterable[str]) -> list[str]:

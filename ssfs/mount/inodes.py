@@ -22,7 +22,7 @@ from ssfs.mount.attributes import (
 from ssfs.mount.facts import fact_xattr
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
-from ssfs.mount.top import Mounted, Shortcut, TaskDirectory, TopDirectory
+from ssfs.mount.top import Mounted, Shortcut, TopDirectory, VersionsDirectory, Views
 from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
 
 _OWNERS_REMEMBERED_S = 600.0
@@ -55,8 +55,10 @@ class Inodes:
         owners: Owners,
         idle_s: float,
         damaged_ok: bool = False,
+        views: Views,
     ) -> None:
-        self.mounted = Mounted(clock, zone, OpenVersions(idle_s, damaged_ok=damaged_ok), idle_s)
+        versions = OpenVersions(idle_s, damaged_ok=damaged_ok)
+        self.mounted = Mounted(clock, zone, versions, idle_s, views)
         self._clock = clock
         self._owners = owners
         self._owners_since_s = clock.monotonic_s()
@@ -82,11 +84,11 @@ class Inodes:
         """The binding of this number."""
         return self._bound(number)[0]
 
-    def task_of(self, number: int) -> TaskDirectory:
-        """The directory that lists the name of this binding."""
+    def directory_of(self, number: int) -> VersionsDirectory:
+        """The directory that has the name of this binding."""
         return self._bound(number)[1]
 
-    def _bound(self, number: int) -> tuple[Binding, TaskDirectory]:
+    def _bound(self, number: int) -> tuple[Binding, VersionsDirectory]:
         try:
             return self.mounted.bindings[number]
         except KeyError:

@@ -46,10 +46,32 @@ def find_mount(resolved: bytes) -> MountEntry | None:
         for line in lines:
             left, _, right = line.partition(b" - ")
             fields = left.split()
-            mounted_on = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
+            mounted_on = _decoded(fields[4])
             if mounted_on == resolved:
                 found = MountEntry(fields[2].decode(), mounted_on, right.split()[0])
     return found
+
+
+def table_name(location: str) -> str:
+    """What the kernel's table calls a location: pyfuse3 takes ASCII only, and libfuse splits at commas."""
+    return "".join(c if c.isascii() and c not in ",\\" else "?" for c in location)
+
+
+def find_mounts_of(location: str) -> list[bytes]:
+    """Where a location is mounted, as far as the kernel's table tells."""
+    wanted = os.fsencode(table_name(location))
+    found = []
+    with open("/proc/self/mountinfo", "rb") as lines:
+        for line in lines:
+            left, _, right = line.partition(b" - ")
+            kind, source = right.split(b" ")[:2]
+            if kind == b"fuse." + SUBTYPE.encode() and _decoded(source) == wanted:
+                found.append(_decoded(left.split()[4]))
+    return found
+
+
+def _decoded(field: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), field)
 
 
 def is_ours(entry: MountEntry | None) -> bool:

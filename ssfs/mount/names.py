@@ -34,12 +34,14 @@ class ShownVersion(NamedTuple):
         name: Its timed name, unique in its task.
         path: Its directory, as it was when it was found.
         root: Metadata of the directory it shows.
+        shift_s: What to add to the time in its id for a second that it shares with no other version.
     """
 
     id: VersionId
     name: str
     path: bytes
     root: RootMetadata
+    shift_s: int = 0
 
 
 @dataclasses.dataclass(eq=False, slots=True)

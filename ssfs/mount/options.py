@@ -13,7 +13,7 @@ IDLE_S = 60.0
 
 # What the mount is anyway: naming it is no mistake.
 _GIVEN = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
-_SWITCHES = frozenset({"allow_other", "numeric_ids", "damaged_ok"})
+_SWITCHES = frozenset({"allow_other", "numeric_ids", "damaged_ok", "samba"})
 _VALUED = frozenset({"owner", "map", "idle"})
 _KERNEL = frozenset({"exec", "noexec", "noatime", "sync", "async", "dirsync"})
 _OPPOSITE = {"exec": "noexec", "noexec": "exec", "sync": "async", "async": "sync"}
@@ -30,6 +30,7 @@ class MountOptions(msgspec.Struct, frozen=True):
         kernel: Options passed on to the kernel.
         damaged_ok: Let what is known to be damaged be read as it is.
         sole_owner: Number of the user and of the group that have everything; None: each has what is theirs.
+        samba: Show what Samba needs for Windows' "Previous Versions" (`ssfs.mount.samba`).
     """
 
     allow_other: bool = False
@@ -38,12 +39,13 @@ class MountOptions(msgspec.Struct, frozen=True):
     kernel: tuple[str, ...] = ()
     damaged_ok: bool = False
     sole_owner: tuple[int, int] | None = None
+    samba: bool = False
 
 
 def parse_options(text: str) -> MountOptions:
     """Options from their comma-separated form.
 
-    `allow_other`, `numeric_ids`, `owner=USER` and `map=FILE` (`ssfs.mount.owner_map`), `damaged_ok`, `idle=SECONDS`
+    `allow_other`, `numeric_ids`, `owner=USER` and `map=FILE` (`ssfs.mount.owner_map`), `damaged_ok`, `samba`, `idle=SECONDS`
     (60: how long after its last use a name stays with its version, and an expired version stays readable), and
     those for the kernel: `noexec`, `noatime` and such. Of an option given twice the last one counts.
 
@@ -81,6 +83,7 @@ def parse_options(text: str) -> MountOptions:
         tuple(kernel),
         "damaged_ok" in switches,
         find_owner(values["owner"]) if "owner" in values else None,
+        "samba" in switches,
     )
 
 
@@ -97,7 +100,7 @@ def _unfit(name: str) -> ConfigError:
         )
     return ConfigError(
         f"Unknown mount option {name!r}",
-        remedy="known: allow_other, numeric_ids, owner=USER, map=FILE, damaged_ok, idle=SECONDS, "
+        remedy="known: allow_other, numeric_ids, owner=USER, map=FILE, damaged_ok, samba, idle=SECONDS, "
         + ", ".join(sorted(_KERNEL)),
     )
 

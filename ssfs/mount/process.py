@@ -33,12 +33,14 @@ from ssfs.errors import (
     StoreLocked,
 )
 from ssfs.fsio.disk import raise_descriptor_limit
+from ssfs.mount import samba
 from ssfs.mount.mountpoint import (
     SUBTYPE,
     check_fuse,
     check_mountpoint,
     clear_dead_mounts,
     find_mount,
+    table_name,
     umount,
 )
 from ssfs.mount.operations import MountOperations
@@ -87,6 +89,7 @@ def mount(
         owners=Owners(options.owners, sole=options.sole_owner),
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
+        views={samba.VIEW: samba.SambaDirectory} if options.samba else {},
     )
     tree.check()
     if foreground:
@@ -165,9 +168,7 @@ def _init_fuse(
     operations: MountOperations, location: str, path: bytes, options: MountOptions
 ) -> None:
     """Make the mount appear; requests wait until `pyfuse3.main` runs."""
-    # pyfuse3 takes ASCII only, and libfuse splits options at commas.
-    shown = "".join(c if c.isascii() and c not in ",\\" else "?" for c in location)
-    wanted = {"ro", "nosuid", "nodev", "default_permissions", f"fsname={shown}"}
+    wanted = {"ro", "nosuid", "nodev", "default_permissions", f"fsname={table_name(location)}"}
     wanted |= {f"subtype={SUBTYPE}", *options.kernel}
     if options.allow_other:
         wanted.add("allow_other")

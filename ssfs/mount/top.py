@@ -15,7 +15,7 @@ import datetime
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
@@ -60,15 +60,19 @@ class Mounted:
         versions: Which versions are locked open.
         idle_s: For how long after the last request something counts as in use.
         nodes: Everything above the versions, by inode number.
-        bindings: Every binding the kernel may know, and the task it is one of, by number.
+        views: What every task's directory has beside its versions, by name: reached by it, not listed.
+        bindings: Every binding the kernel may know, and the directory it is in, by number.
     """
 
     clock: Clock
     zone: datetime.tzinfo
     versions: OpenVersions
     idle_s: float
+    views: "Views"
     nodes: dict[int, "TopDirectory | Shortcut"] = dataclasses.field(default_factory=dict)
-    bindings: dict[int, "tuple[Binding, TaskDirectory]"] = dataclasses.field(default_factory=dict)
+    bindings: dict[int, "tuple[Binding, VersionsDirectory]"] = dataclasses.field(
+        default_factory=dict
+    )
     inodes: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
     binding_numbers: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
 
@@ -76,9 +80,9 @@ class Mounted:
         """Drop the bindings of versions that are gone and that nobody reads."""
         dead = [
             number
-            for number, (binding, task) in self.bindings.items()
+            for number, (binding, directory) in self.bindings.items()
             if not binding.handles
-            and not task.has(binding.version.id)
+            and not directory.has(binding.version.id)
             and not self.versions.is_held(binding.version)
         ]
         for number in dead:
@@ -210,7 +214,15 @@ class PointDirectory(GroupDirectory):
         return TaskDirectory(self._mounted, os.path.join(path, b"versions"), self)
 
 
-class TaskDirectory(TopDirectory):
+class VersionsDirectory(TopDirectory):
+    """A directory with names of a task's versions."""
+
+    @abc.abstractmethod
+    def has(self, version_id: VersionId) -> bool:
+        """Whether the version was there when the task's directory was last scanned."""
+
+
+class TaskDirectory(VersionsDirectory):
     """The versions of a task, and the symlinks to some of them."""
 
     def __init__(self, mounted: Mounted, path: bytes, parent: TopDirectory | None) -> None:
@@ -223,9 +235,15 @@ class TaskDirectory(TopDirectory):
         self._known: dict[VersionId, ShownVersion | None] = {}
         self._shown: Sequence[ShownVersion] = ()
         self._complained: set[VersionId] = set()
+        self._views = {name: make(mounted, path, self) for name, make in mounted.views.items()}
 
+    @property
+    def shown(self) -> Sequence[ShownVersion]:
+        """The versions, by sequence; the same object as long as they are the same."""
+        return self._shown
+
+    @override
     def has(self, version_id: VersionId) -> bool:
-        """Whether the version was there when the directory was last scanned."""
         return version_id in self._known
 
     @property
@@ -287,7 +305,7 @@ class TaskDirectory(TopDirectory):
             os.stat(version.path)
             self._complain(version, error)
             return None
-        return ShownVersion(version.id, record.name, version.path, record.root)
+        return ShownVersion(version.id, record.name, version.path, record.root, record.shift_s)
 
     def _complain(self, version: Version, error: Exception) -> None:
         if version.id not in self._complained:
@@ -295,7 +313,9 @@ class TaskDirectory(TopDirectory):
             _log.error("Version %s of %r is not shown: %s", version.id, version.path, error)
 
     @override
-    def lookup(self, name: str) -> Shortcut | Binding | None:
+    def lookup(self, name: str) -> "TopDirectory | Shortcut | Binding | None":
+        if (view := self._views.get(name)) is not None:
+            return view
         if (shortcut := self._shortcuts.get(name)) is not None:
             return shortcut if shortcut.target is not None else None
         return self._names.resolve(name)
@@ -310,6 +330,10 @@ class TaskDirectory(TopDirectory):
             if shortcut.target is not None:
                 lines.append(Line(cookie, name.encode(), shortcut))
         return lines
+
+
+Views = Mapping[str, Callable[[Mounted, bytes, TaskDirectory], TopDirectory]]
+"""How to make the views of a task, by name."""
 
 
 def _is_group_name(name: str) -> bool:

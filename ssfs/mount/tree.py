@@ -6,6 +6,7 @@ that calls.
 """
 
 import os
+from types import MappingProxyType
 
 from ssfs.clock import Clock
 from ssfs.errors import InternalError
@@ -28,10 +29,12 @@ from ssfs.mount.top import (
     StoreDirectory,
     TaskDirectory,
     TopDirectory,
+    Views,
 )
 from ssfs.store.store import Point, Store, Task
 
 MountTarget = Store | Point | Task
+_NO_VIEWS: Views = MappingProxyType({})
 
 
 class MountTree:
@@ -52,6 +55,7 @@ class MountTree:
         owners: Owners,
         idle_s: float,
         damaged_ok: bool = False,
+        views: Views = _NO_VIEWS,
     ) -> None:
         """Open nothing yet.
 
@@ -61,10 +65,11 @@ class MountTree:
             owners: Whose things are on this machine.
             idle_s: For how long after the last request a name or version counts as in use.
             damaged_ok: Let what is known to be damaged be read as it is.
+            views: What the directory of each task has beside its versions.
         """
         store = _store_of(target)
         self._inodes = Inodes(
-            clock, store.zone, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok
+            clock, store.zone, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok, views=views
         )
         self.handles = Handles(self._inodes)
         self.store_path = os.path.abspath(store.path)
@@ -159,7 +164,7 @@ class MountTree:
         if not number:
             return self._inodes.top(entry_id).parent
         if entry_id == ROOT_ID:
-            return self._inodes.task_of(number).inode
+            return self._inodes.directory_of(number).inode
         opened = self._inodes.use(self._inodes.binding(number))
         return inode_number(number, row(opened, entry_id).parent)
 

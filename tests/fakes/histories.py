@@ -5,7 +5,14 @@ import os
 from pathlib import Path
 
 from ssfs.model.policy import Policy
-from ssfs.model.version import Counts, RootMetadata, VersionId, VersionRecord, timed_name
+from ssfs.model.version import (
+    Counts,
+    RootMetadata,
+    VersionId,
+    VersionRecord,
+    free_shift,
+    timed_name,
+)
 from ssfs.store.store import Store, Task
 from ssfs.store.textfile import FORMAT
 from ssfs.store.version import Version, encode_record
@@ -30,7 +37,8 @@ def make_task(store: Store, name: str = "task", owner: str = "nas1", point: str 
 def add_version(task: Task, time: datetime.datetime) -> Version:
     """A version with a record, and no tree or catalog."""
     version_id = VersionId(task.next_sequence(), time)
-    taken = [version.record().name for version in task.versions() if version.is_intact()]
+    others = [version.record() for version in task.versions() if version.is_intact()]
+    taken = [other.name for other in others]
     record = VersionRecord(
         format=FORMAT,
         id=str(version_id),
@@ -45,6 +53,7 @@ def add_version(task: Task, time: datetime.datetime) -> Version:
         catalog_digest="00",
         counts=Counts(entries=2, bytes=2_000, new_bytes=1_000),
         root=RootMetadata(0o755, 0, 0, "root", "root", 0, 0),
+        shift_s=free_shift(time, (other.second for other in others)),
     )
     path = Path(os.fsdecode(task.path), "versions", str(version_id))
     path.mkdir()

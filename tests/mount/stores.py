@@ -12,7 +12,14 @@ import blake3
 from ssfs.clock import SystemClock
 from ssfs.model.entry import GROUP, ROOT_ID, USER, Entry, Kind, Principal, kind_of_mode
 from ssfs.model.policy import Policy
-from ssfs.model.version import Counts, RootMetadata, VersionId, VersionRecord, timed_name
+from ssfs.model.version import (
+    Counts,
+    RootMetadata,
+    VersionId,
+    VersionRecord,
+    free_shift,
+    timed_name,
+)
 from ssfs.store.catalog.writer import CatalogWriter
 from ssfs.store.store import Store, Task
 from ssfs.store.textfile import FORMAT
@@ -129,6 +136,7 @@ def add_version(
         "",
         Counts(entries=entries),
         root or RootMetadata(top.mode, top.uid, top.gid, "root", "root", top.mtime_s, top.mtime_ns),
+        shift_s=free_shift(time, (version.record().second for version in task.versions())),
     )
     (staging / "version.toml").write_bytes(encode_record(record))
     committed = staging.parent / "versions" / str(version_id)
