@@ -75,6 +75,7 @@ class NameTable:
 
     Attributes:
         listing: What a listing shows, by sequence.
+        timed: The name that is a version's for life, of each version of the last `update`.
     """
 
     def __init__(self, numbers: Iterator[int], idle_s: float) -> None:
@@ -85,6 +86,7 @@ class NameTable:
             idle_s: For how long after its last request a binding counts as in use.
         """
         self.listing: list[Listed] = []
+        self.timed: dict[VersionId, str] = {}
         self._numbers = numbers
         self._idle_s = idle_s
         self._versions: Sequence[ShownVersion] = ()
@@ -143,11 +145,14 @@ class NameTable:
                 del self._bound[name]
             else:
                 self._is_settled = False
+        names = _unique_names(versions)
+        self.timed = dict(zip((version.id for version in versions), names, strict=True))
         self.listing = list(self._list())
         return made
 
     def _list(self) -> Iterator[Listed]:
-        for version, name in zip(self._versions, _unique_names(self._versions), strict=True):
+        for version in self._versions:
+            name = self.timed[version.id]
             for candidate in (name[:_DATE_LENGTH], name):
                 binding = self._bound[candidate]
                 if binding.version.id == version.id:

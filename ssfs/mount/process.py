@@ -88,6 +88,8 @@ def mount(
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
     )
+    if options.history:
+        tree.offer_history(listed=options.show_history)
     tree.check()
     if foreground:
         _run(tree, path, options, _say_nothing)

@@ -224,6 +224,20 @@ class TaskDirectory(TopDirectory):
         self._shown: Sequence[ShownVersion] = ()
         self._complained: set[VersionId] = set()
 
+    @property
+    def shown(self) -> Sequence[ShownVersion]:
+        """The versions, by sequence; the same object as long as they are the same."""
+        return self._shown
+
+    def timed_name(self, version: ShownVersion) -> str:
+        """The name that is a shown version's for life."""
+        return self._names.timed[version.id]
+
+    def binding_of(self, version: ShownVersion) -> Binding | None:
+        """What the timed name of a shown version leads to; None if it cannot be reached by it."""
+        binding = self._names.resolve(self.timed_name(version))
+        return binding if binding and binding.version.id == version.id else None
+
     def has(self, version_id: VersionId) -> bool:
         """Whether the version was there when the directory was last scanned."""
         return version_id in self._known
