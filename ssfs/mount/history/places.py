@@ -3,7 +3,7 @@
 What the newest version that has the path has there decides whether it is a directory, which then unites the
 directories that versions have there, or a file, whose history it is.
 
-An inode number says `number of the history << 40 | entry id`. Ids stay with entries for life, so the number of a
+An inode number says `number of the history << 40 | entry id`; files and directories have different numbers. Ids stay with entries for life, so the number of a
 path is the same whatever version comes or goes, and nothing need be remembered for the kernel. A path that its
 entry has left (renamed since) has a number of its own, made with the newest version that still has it there: no
 directory may be in two places.
@@ -12,6 +12,8 @@ directory may be in two places.
 import array
 import collections
 import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
 
 from ssfs.engine.questions.paths import Paths
 from ssfs.model.entry import ROOT_ID, Entry, Kind, mtime_ns_of
@@ -23,7 +25,7 @@ from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted
 from ssfs.mount.versions import OpenVersion
 
-_REMEMBERED = 512
+_REMEMBERED = 4096
 _BATCH = 256
 _FILE_MODE = 0o555
 
@@ -61,33 +63,35 @@ class Places:
             owners: Whose things are on this machine.
             own: The mount's own user and group.
         """
-        self.number = next(mounted.binding_numbers)
         self._mounted = mounted
         self._catalogs = catalogs
         self._owners = owners
         self._own = own
-        # For paths that were left: the number of each version, and back.
-        self._numbers: dict[bytes, int] = {}
-        self._anchors: dict[int, bytes] = {}
+        # For directories and for files; and for paths that were left, by version.
+        self._numbers = self._new_numbers()
+        self._left: dict[bytes, tuple[int, int]] = {}
         self._places: collections.OrderedDict[bytes, Place] = collections.OrderedDict()
 
     @property
-    def anchors(self) -> list[int]:
-        """The numbers for paths that were left."""
-        return list(self._anchors)
+    def numbers(self) -> Iterator[int]:
+        """What inode numbers begin with."""
+        return itertools.chain(self._numbers, *self._left.values())
+
+    def is_file(self, number: int) -> bool:
+        """Whether an inode number that begins so is a file's."""
+        return number == self._numbers[1] or any(number == n for _, n in self._left.values())
 
     def forget(self) -> None:
         """Ask anew from now on: other versions are there, or other accounts on this machine."""
         self._places.clear()
         present = {version.path for version in self._catalogs.versions}
-        self._numbers = {path: n for path, n in self._numbers.items() if path in present}
-        self._anchors = {number: path for path, number in self._numbers.items()}
+        self._left = {path: pair for path, pair in self._left.items() if path in present}
 
     # -- by path ---------------------------------------------------------------------------------
 
     def root(self) -> Place | None:
         """The place of the root; None without any version that can be read."""
-        return self._place(b"", [ROOT_ID] * len(self._catalogs.versions))
+        return self._place(b"", lambda _: ROOT_ID)
 
     def at(self, path: bytes) -> Place | None:
         """The place of a path; None if no version has it."""
@@ -105,10 +109,8 @@ class Places:
         path = parent.path + b"/" + name if parent.path else name
         if (known := self._known(path)) is not None:
             return known
-        ids = [0] * len(parent.ids)
-        for index in range(len(ids) - 1, -1, -1):
-            ids[index] = self._child_id(index, parent.ids[index], name)
-        return self._place(path, ids)
+        ids = parent.ids
+        return self._place(path, lambda index: self._child_id(index, ids[index], name))
 
     def _known(self, path: bytes) -> Place | None:
         if (known := self._places.get(path)) is not None:
@@ -120,57 +122,61 @@ class Places:
             return 0
         return self._catalogs.ask(index, lambda v: v.catalog.child_id(parent_id, name)) or 0
 
-    def _place(self, path: bytes, ids: list[int]) -> Place | None:
-        """The place of a path, from the ids that the versions have there."""
+    def _place(self, path: bytes, id_in: Callable[[int], int]) -> Place | None:
+        """The place of a path, from the ids that the versions have there; older ones are asked if need be."""
         if (known := self._known(path)) is not None:
             return known
-        found = [0] * len(ids)
+        count = len(self._catalogs.versions)
+        ids = array.array("q", bytes(8 * count))
         rights: list[Rights] = []
         inode = mtime_ns = 0
-        for index in range(len(ids) - 1, -1, -1):
-            looked = self._look(index, ids[index])
-            if looked is None:
+        for index in range(count - 1, -1, -1):
+            entry, its_rights = self._look(index, id_in(index))
+            if entry is None:
                 continue
-            entry, its_rights = looked
             if not inode:
-                inode, mtime_ns = self._inode(index, entry.id), mtime_ns_of(entry)
-                if entry.kind != Kind.DIRECTORY:
+                inode, mtime_ns = self._inode(index, entry), mtime_ns_of(entry)
+                if its_rights is None:
                     return Place(path, inode, mtime_ns, Rights(_FILE_MODE, *self._own), None)
-            if entry.kind == Kind.DIRECTORY:
-                found[index] = entry.id
+            if its_rights is not None:
+                ids[index] = entry.id
                 rights.append(its_rights)
         if not inode:
             return None
-        place = Place(
-            path, inode, mtime_ns, common_rights(rights, self._own), array.array("q", found)
-        )
         if len(self._places) >= _REMEMBERED:
             self._places.popitem(last=False)
+        place = Place(path, inode, mtime_ns, common_rights(rights, self._own), ids)
         self._places[path] = place
         return place
 
-    def _look(self, index: int, entry_id: int) -> tuple[Entry, Rights] | None:
-        """An entry of a version and its rights, if it has it."""
+    def _look(self, index: int, entry_id: int) -> tuple[Entry | None, Rights | None]:
+        """An entry of a version, if it has it, and its rights, if it is a directory."""
 
-        def question(opened: OpenVersion) -> tuple[Entry, Rights] | None:
+        def question(opened: OpenVersion) -> tuple[Entry | None, Rights | None]:
             entry = opened.catalog.entry(entry_id)
             if entry is None:
-                return None
-            return opened.catalog.checked(entry), rights_of(entry, opened, self._owners)
+                return None, None
+            if opened.catalog.checked(entry).kind != Kind.DIRECTORY:
+                return entry, None
+            return entry, rights_of(entry, opened, self._owners)
 
-        return self._catalogs.ask(index, question) if entry_id else None
+        answer = self._catalogs.ask(index, question) if entry_id else None
+        return answer or (None, None)
 
-    def _inode(self, index: int, entry_id: int) -> int:
+    def _inode(self, index: int, entry: Entry) -> int:
         """The number of a path whose newest version has this entry there."""
+        kind = int(entry.kind != Kind.DIRECTORY)
         versions = self._catalogs.versions
         for newer in range(index + 1, len(versions)):
-            if self._catalogs.ask(newer, lambda v: v.catalog.entry(entry_id)) is not None:
+            if self._catalogs.ask(newer, lambda v: v.catalog.entry(entry.id)) is not None:
                 path = versions[index].path
-                if path not in self._numbers:
-                    number = self._numbers[path] = next(self._mounted.binding_numbers)
-                    self._anchors[number] = path
-                return inode_number(self._numbers[path], entry_id)
-        return inode_number(self.number, entry_id)
+                if path not in self._left:
+                    self._left[path] = self._new_numbers()
+                return inode_number(self._left[path][kind], entry.id)
+        return inode_number(self._numbers[kind], entry.id)
+
+    def _new_numbers(self) -> tuple[int, int]:
+        return next(self._mounted.binding_numbers), next(self._mounted.binding_numbers)
 
     # -- by number -------------------------------------------------------------------------------
 
@@ -181,7 +187,7 @@ class Places:
             Stale: There is none any more.
         """
         versions = self._catalogs.versions
-        anchor = self._anchors.get(number)
+        anchor = next((path for path, pair in self._left.items() if number in pair), None)
         for index in range(len(versions) - 1, -1, -1):
             if anchor is None or versions[index].path == anchor:
                 path = self._catalogs.ask(index, lambda v: _path_of(v, entry_id))
@@ -196,7 +202,7 @@ class Places:
         places = []
         for name, ids in sorted(self._names(parent, after).items()):
             path = parent.path + b"/" + name if parent.path else name
-            place = self._place(path, ids)
+            place = self._place(path, ids.__getitem__)
             if place is not None:
                 places.append(place)
         return places

@@ -162,7 +162,7 @@ class Histories:
             if not self._offered:
                 raise NoEntry
             history = self._of_task[task.inode] = History(self._inodes, task)
-            self._numbers[history.places.number] = history
+            self._note_numbers(history)
         history.refresh()
         place = history.places.root()
         if place is None:
@@ -184,7 +184,7 @@ class Histories:
         """
         history, place = self._find(inode)
         attributes = history.child(place, name)
-        self._note_anchors(history)
+        self._note_numbers(history)
         return attributes
 
     def attributes(self, inode: int) -> Attributes:
@@ -194,6 +194,9 @@ class Histories:
 
     def acl(self, inode: int) -> bytes | None:
         """The access ACL of a directory of a history; None for none. It has no other extended attribute."""
+        number, _ = split_inode_number(inode)
+        if (history := self._numbers.get(number)) and history.places.is_file(number):
+            return None
         return self._find(inode)[1].rights.acl or None
 
     def xattr_names(self, inode: int) -> list[bytes]:
@@ -208,7 +211,7 @@ class Histories:
         above = history.places.at(place.path.rpartition(b"/")[0])
         if above is None:
             raise Stale
-        self._note_anchors(history)
+        self._note_numbers(history)
         return above.inode
 
     def open(self, inode: int) -> HistoryHandle:
@@ -248,7 +251,7 @@ class Histories:
         before, name = handle.starts[batch]
         handle.lines = history.lines(place, before, name)
         handle.batch = batch
-        self._note_anchors(history)
+        self._note_numbers(history)
         if batch + 1 < len(handle.starts):
             # More may be there than when this was first read.
             end, last = handle.starts[batch + 1]
@@ -264,16 +267,16 @@ class Histories:
         history.refresh()
         return history, history.places.numbered(number, entry_id)
 
-    def _note_anchors(self, history: History) -> None:
-        """Know the numbers of paths that were left."""
-        for number in history.places.anchors:
+    def _note_numbers(self, history: History) -> None:
+        """Know what its inode numbers begin with; some are made when a path is met that was left."""
+        for number in history.places.numbers:
             self._numbers[number] = history
 
     def forget(self) -> None:
         """Drop what is of deleted tasks and versions, and what is known of accounts; now and then."""
         nodes = self._inodes.mounted.nodes
         self._of_task = {inode: h for inode, h in self._of_task.items() if inode in nodes}
-        self._numbers = {h.places.number: h for h in self._of_task.values()}
+        self._numbers = {}
         for history in self._of_task.values():
             history.forget()
-            self._note_anchors(history)
+            self._note_numbers(history)
