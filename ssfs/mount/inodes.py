@@ -131,6 +131,7 @@ class Inodes:
         """Let go of what nobody has used for a while; call it every now and then."""
         now_s = self._clock.monotonic_s()
         self.mounted.versions.close_idle(now_s)
+        self.mounted.look_again()
         self.mounted.forget_dead_bindings()
         if now_s - self._owners_since_s >= _OWNERS_REMEMBERED_S:
             self.owners.forget()

@@ -51,12 +51,14 @@ class Binding:
         version: Where it leads.
         last_request_s: When the kernel last asked for something through it (monotonic).
         handles: Files and directories open through it.
+        name: The name.
     """
 
     number: int
     version: ShownVersion
     last_request_s: float = -math.inf
     handles: int = 0
+    name: str = ""
 
     def is_idle(self, now_s: float, idle_s: float) -> bool:
         """Whether nobody has used it for that long."""
@@ -138,7 +140,7 @@ class NameTable:
             if binding is not None and not is_free(binding):
                 self._is_settled = False
                 continue
-            self._bound[name] = Binding(next(self._numbers), version)
+            self._bound[name] = Binding(next(self._numbers), version, name=name)
             made.append(self._bound[name])
         for name in [name for name in self._bound if name not in wanted]:
             if is_free(self._bound[name]):

@@ -188,6 +188,11 @@ class MountTree:
         self._inodes.close_idle()
         self._histories.forget()
 
+    def take_vanished(self) -> list[tuple[int, bytes]]:
+        """Names that lead nowhere any more since this was last asked, each with its directory's inode number."""
+        vanished, self._inodes.mounted.vanished = self._inodes.mounted.vanished, []
+        return vanished
+
     def close(self) -> None:
         """Let go of everything; files still open are closed by the end of the process."""
         self._inodes.mounted.versions.close()
