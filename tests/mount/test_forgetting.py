@@ -118,7 +118,7 @@ def _is_there(here: int) -> bool:
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize(
     ("files", "versions"),
-    [(10_000, 5), pytest.param(100_000, 10, marks=pytest.mark.bench)],
+    [(5_000, 4), pytest.param(100_000, 10, marks=pytest.mark.bench)],
 )
 def test_memory_stays_flat_however_much_is_looked_at(tmp_path, files, versions):
     task = make_task(tmp_path / "store")
