@@ -146,5 +146,6 @@ def test_memory_stays_flat_however_much_is_looked_at(tmp_path, files, versions):
             status = Path(f"/proc/{process.pid}/status").read_text()
             (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
             peaks.append(int(peak))
-        assert peaks[1] - peaks[0] < 4_000, "kB"
+        # SQLite keeps up to 2 MB of pages of each open catalog; the second walk may find more of them open.
+        assert peaks[1] - peaks[0] < 2_000 * versions, "kB"
         assert peaks[1] < (250_000 if files > 10_000 else 100_000), "kB"
