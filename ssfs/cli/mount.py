@@ -33,6 +33,7 @@ from ssfs.store.store import Task
     "that user's primary group's), map=FILE (show owners as lines `user NAME_OR_NUMBER LOCAL` and "
     "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are), "
     "samba (add what Windows' Previous Versions need: see `ssfs samba-config`), "
+    "show_history (list .history), plain (have none), "
     "idle=SECONDS, and such as noexec.",
 )
 @quiet_option
@@ -50,7 +51,8 @@ def mount(
 
     A whole store shows POINT/TASK/DATE, a sync point (`::POINT`) TASK/DATE, a task (`::POINT/TASK`)
     DATE. Beside the dates, `latest` leads to the newest version, `yesterday` to the newest from
-    before today. New versions appear by themselves. What is left there of a mount that died is
+    before today. `.history/PATH/FILE/`, reached by name, has the states of one file, by date,
+    wherever it was. New versions appear by themselves. What is left there of a mount that died is
     cleared. It serves from the background until `ssfs umount`; what is wrong is said before it goes
     there.
 

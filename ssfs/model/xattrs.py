@@ -75,6 +75,11 @@ def acl_owners(acl: bytes) -> list[tuple[int, int]]:
     ]
 
 
+def acl_permissions(acl: bytes) -> list[int]:
+    """What each entry of an ACL grants, the mask among them; none for what is no ACL."""
+    return [permissions for _, permissions, _ in _acl_entries(acl)]
+
+
 def translate_acl(acl: bytes, number_of: Callable[[int, int], int]) -> bytes:
     """An ACL with other numbers for the users and groups it names; what is no ACL stays as it is.
 

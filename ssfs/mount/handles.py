@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 from ssfs.model.entry import Entry, Kind
 from ssfs.mount.attributes import Attributes, split_inode_number
+from ssfs.mount.history.view import NAME as HISTORY
+from ssfs.mount.history.view import Histories, HistoryHandle
 from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
 from ssfs.mount.versions import OpenVersion
 
 _BATCH = 256
+_HISTORY_COOKIE = (1 << 62) + (1 << 61)
 
 
 class DirectoryItem(NamedTuple):
@@ -103,14 +106,15 @@ class FileHandle:
         return f"{os.fsdecode(self.opened.path)}, entry {self.entry.id}"
 
 
-DirectoryHandle = TopHandle | VersionHandle
+DirectoryHandle = TopHandle | VersionHandle | HistoryHandle
 
 
 class Handles:
     """Opens, lists and closes."""
 
-    def __init__(self, inodes: Inodes) -> None:
+    def __init__(self, inodes: Inodes, histories: Histories) -> None:
         self._inodes = inodes
+        self._histories = histories
 
     def open_directory(self, inode: int) -> DirectoryHandle:
         """Open a directory; close it with `close_directory`."""
@@ -119,6 +123,8 @@ class Handles:
             node = self._inodes.top(entry_id)
             node.refresh()
             return TopHandle(node, node.lines())
+        if self._histories.has(number):
+            return self._histories.open(inode)
         binding = self._inodes.binding(number)
         handle = VersionHandle(binding, self._inodes.use(binding), entry_id)
         self._inodes.hold(binding, handle.opened)
@@ -135,6 +141,8 @@ class Handles:
         """
         if isinstance(handle, VersionHandle):
             return self._list_version(handle, after)
+        if isinstance(handle, HistoryHandle):
+            return itertools.starmap(DirectoryItem, self._histories.list(handle, after))
         return self._list_top(handle, after)
 
     def _list_top(self, handle: TopHandle, after: int) -> Iterator[DirectoryItem]:
@@ -145,6 +153,8 @@ class Handles:
             if line.cookie > after:
                 attributes = self._inodes.target_attributes(line.target)
                 yield DirectoryItem(line.cookie, line.name, attributes)
+        if after < _HISTORY_COOKIE and (history := self._histories.listed_in(handle.node)):
+            yield DirectoryItem(_HISTORY_COOKIE, HISTORY, history)
 
     def _list_version(self, handle: VersionHandle, after: int) -> Iterator[DirectoryItem]:
         binding = handle.binding

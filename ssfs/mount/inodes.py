@@ -11,7 +11,7 @@ import stat
 
 from ssfs.clock import Clock
 from ssfs.model.entry import Entry
-from ssfs.model.xattrs import ACLS, translate_acl
+from ssfs.model.xattrs import ACLS
 from ssfs.mount.attributes import (
     DIRECTORY_BYTES,
     Attributes,
@@ -45,6 +45,8 @@ class Inodes:
 
     Attributes:
         mounted: What the directories above the versions share.
+        owners: Whose things are on this machine.
+        own_ids: User and group of what is nobody's else.
     """
 
     def __init__(
@@ -60,9 +62,9 @@ class Inodes:
         versions = OpenVersions(idle_s, damaged_ok=damaged_ok)
         self.mounted = Mounted(clock, zone, versions, idle_s, views)
         self._clock = clock
-        self._owners = owners
+        self.owners = owners
         self._owners_since_s = clock.monotonic_s()
-        self._own_ids = owners.sole or (os.geteuid(), os.getegid())
+        self.own_ids = owners.sole or (os.geteuid(), os.getegid())
 
     # -- what a number stands for ----------------------------------------------------------------
 
@@ -131,43 +133,38 @@ class Inodes:
         """Let go of what nobody has used for a while; call it every now and then."""
         now_s = self._clock.monotonic_s()
         self.mounted.versions.close_idle(now_s)
+        self.mounted.look_again()
         self.mounted.forget_dead_bindings()
         if now_s - self._owners_since_s >= _OWNERS_REMEMBERED_S:
-            self._owners.forget()
+            self.owners.forget()
             self._owners_since_s = now_s
 
     # -- attributes ------------------------------------------------------------------------------
 
     def entry_attributes(self, entry: Entry, binding: Binding, opened: OpenVersion) -> Attributes:
         """The attributes of an entry inside a version."""
-        return entry_attributes(entry, binding, opened, self._owners)
+        return entry_attributes(entry, binding, opened, self.owners)
 
     def xattr(
         self, entry: Entry, name: bytes, binding: Binding, opened: OpenVersion
     ) -> bytes | None:
         """One extended attribute of an entry; ACLs name this machine's users and groups."""
+        if name in ACLS:
+            return opened.local_acl(entry, name, self.owners)
         value = opened.xattrs(entry).get(name)
-        if value is None:
-            return fact_xattr(entry, name, binding, opened)
-        if name not in ACLS:
-            return value
-
-        def local(kind: int, number: int) -> int:
-            return self._owners.local_number(kind, number, opened.owner_name(kind, number))
-
-        return translate_acl(value, local)
+        return fact_xattr(entry, name, binding, opened) if value is None else value
 
     def target_attributes(self, target: TopDirectory | Shortcut | Binding) -> Attributes:
         """The attributes of what a directory above the versions has under a name."""
         if isinstance(target, Binding):
-            return version_attributes(target, self._owners)
+            return version_attributes(target, self.owners)
         if isinstance(target, Shortcut):
             mode, size = stat.S_IFLNK | 0o777, len(os.fsencode(target.target or ""))
             mtime_ns = target.task.mtime_ns
         else:
             mode, size = stat.S_IFDIR | 0o555, DIRECTORY_BYTES
             mtime_ns = target.mtime_ns
-        return top_attributes(target.inode, mode, size, mtime_ns, self._own_ids)
+        return top_attributes(target.inode, mode, size, mtime_ns, self.own_ids)
 
 
 def row(opened: OpenVersion, entry_id: int) -> Entry:

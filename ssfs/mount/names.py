@@ -53,12 +53,14 @@ class Binding:
         version: Where it leads.
         last_request_s: When the kernel last asked for something through it (monotonic).
         handles: Files and directories open through it.
+        name: The name.
     """
 
     number: int
     version: ShownVersion
     last_request_s: float = -math.inf
     handles: int = 0
+    name: str = ""
 
     def is_idle(self, now_s: float, idle_s: float) -> bool:
         """Whether nobody has used it for that long."""
@@ -77,6 +79,7 @@ class NameTable:
 
     Attributes:
         listing: What a listing shows, by sequence.
+        timed: The name that is a version's for life, of each version of the last `update`.
     """
 
     def __init__(self, numbers: Iterator[int], idle_s: float) -> None:
@@ -87,6 +90,7 @@ class NameTable:
             idle_s: For how long after its last request a binding counts as in use.
         """
         self.listing: list[Listed] = []
+        self.timed: dict[VersionId, str] = {}
         self._numbers = numbers
         self._idle_s = idle_s
         self._versions: Sequence[ShownVersion] = ()
@@ -138,18 +142,21 @@ class NameTable:
             if binding is not None and not is_free(binding):
                 self._is_settled = False
                 continue
-            self._bound[name] = Binding(next(self._numbers), version)
+            self._bound[name] = Binding(next(self._numbers), version, name=name)
             made.append(self._bound[name])
         for name in [name for name in self._bound if name not in wanted]:
             if is_free(self._bound[name]):
                 del self._bound[name]
             else:
                 self._is_settled = False
+        names = _unique_names(versions)
+        self.timed = dict(zip((version.id for version in versions), names, strict=True))
         self.listing = list(self._list())
         return made
 
     def _list(self) -> Iterator[Listed]:
-        for version, name in zip(self._versions, _unique_names(self._versions), strict=True):
+        for version in self._versions:
+            name = self.timed[version.id]
             for candidate in (name[:_DATE_LENGTH], name):
                 binding = self._bound[candidate]
                 if binding.version.id == version.id:

@@ -13,7 +13,9 @@ IDLE_S = 60.0
 
 # What the mount is anyway: naming it is no mistake.
 _GIVEN = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
-_SWITCHES = frozenset({"allow_other", "numeric_ids", "damaged_ok", "samba"})
+_SWITCHES = frozenset(
+    {"allow_other", "numeric_ids", "damaged_ok", "samba", "plain", "show_history"}
+)
 _VALUED = frozenset({"owner", "map", "idle"})
 _KERNEL = frozenset({"exec", "noexec", "noatime", "sync", "async", "dirsync"})
 _OPPOSITE = {"exec": "noexec", "noexec": "exec", "sync": "async", "async": "sync"}
@@ -29,6 +31,8 @@ class MountOptions(msgspec.Struct, frozen=True):
         idle_s: For how long after its last request a name or an expired version is in use.
         kernel: Options passed on to the kernel.
         damaged_ok: Let what is known to be damaged be read as it is.
+        history: Have a `.history` in each task.
+        show_history: List it, too.
         sole_owner: Number of the user and of the group that have everything; None: each has what is theirs.
         samba: Show what Samba needs for Windows' "Previous Versions" (`ssfs.mount.samba`).
     """
@@ -40,13 +44,16 @@ class MountOptions(msgspec.Struct, frozen=True):
     damaged_ok: bool = False
     sole_owner: tuple[int, int] | None = None
     samba: bool = False
+    history: bool = True
+    show_history: bool = False
 
 
 def parse_options(text: str) -> MountOptions:
     """Options from their comma-separated form.
 
-    `allow_other`, `numeric_ids`, `owner=USER` and `map=FILE` (`ssfs.mount.owner_map`), `damaged_ok`, `samba`, `idle=SECONDS`
-    (60: how long after its last use a name stays with its version, and an expired version stays readable), and
+    `allow_other`, `numeric_ids`, `owner=USER` and `map=FILE` (`ssfs.mount.owner_map`), `damaged_ok`, `samba`, `plain` (no
+    `.history`) or `show_history` (list it), `idle=SECONDS` (60: how long after its last use a name stays with its
+    version, and an expired version stays readable), and
     those for the kernel: `noexec`, `noatime` and such. Of an option given twice the last one counts.
 
     Permissions are always checked by the kernel: no option takes that away.
@@ -69,12 +76,7 @@ def parse_options(text: str) -> MountOptions:
             switches.add(name)
         elif name not in _GIVEN:
             raise _unfit(name)
-    if "owner" in values and ("map" in values or "numeric_ids" in switches):
-        other = "map" if "map" in values else "numeric_ids"
-        raise ConfigError(
-            f"Mount options 'owner' and {other!r} exclude each other",
-            remedy="with 'owner' everything is that user's",
-        )
+    _check_conflicts(switches, values)
     chosen = read_owner_map(os.fsencode(values["map"])) if "map" in values else OwnerMap()
     return MountOptions(
         "allow_other" in switches,
@@ -84,7 +86,23 @@ def parse_options(text: str) -> MountOptions:
         "damaged_ok" in switches,
         find_owner(values["owner"]) if "owner" in values else None,
         "samba" in switches,
+        "plain" not in switches,
+        "show_history" in switches,
     )
+
+
+def _check_conflicts(switches: set[str], values: dict[str, str]) -> None:
+    if "owner" in values and ("map" in values or "numeric_ids" in switches):
+        other = "map" if "map" in values else "numeric_ids"
+        raise ConfigError(
+            f"Mount options 'owner' and {other!r} exclude each other",
+            remedy="with 'owner' everything is that user's",
+        )
+    if {"plain", "show_history"} <= switches:
+        raise ConfigError(
+            "Mount options 'plain' and 'show_history' exclude each other",
+            remedy="with 'plain' there is no .history",
+        )
 
 
 def is_known(option: str) -> bool:
@@ -100,8 +118,8 @@ def _unfit(name: str) -> ConfigError:
         )
     return ConfigError(
         f"Unknown mount option {name!r}",
-        remedy="known: allow_other, numeric_ids, owner=USER, map=FILE, damaged_ok, samba, idle=SECONDS, "
-        + ", ".join(sorted(_KERNEL)),
+        remedy="known: allow_other, numeric_ids, owner=USER, map=FILE, damaged_ok, samba, plain, "
+        "show_history, idle=SECONDS, " + ", ".join(sorted(_KERNEL)),
     )
 
 

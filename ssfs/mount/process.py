@@ -91,6 +91,8 @@ def mount(
         damaged_ok=options.damaged_ok,
         views={samba.VIEW: samba.SambaDirectory} if options.samba else {},
     )
+    if options.history:
+        tree.offer_history(listed=options.show_history)
     tree.check()
     if foreground:
         _run(tree, path, options, _say_nothing)
@@ -139,6 +141,9 @@ async def _close_idle(tree: MountTree, period_s: float) -> None:
         await trio.sleep(max(period_s, 0.05))
         try:
             tree.close_idle()
+            for directory, name in tree.take_vanished():
+                # All that the kernel keeps for a version goes with it, open files and their pages aside.
+                pyfuse3.invalidate_entry_async(directory, name, ignore_enoent=True)
         except Exception:  # noqa: BLE001 - the root of a task
             # Versions held for too long are a nuisance, the end of the mount would be worse.
             _log.exception("Idle versions cannot be let go")

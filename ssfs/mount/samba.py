@@ -97,7 +97,9 @@ class SambaDirectory(VersionsDirectory):
     def _bind(self, name: str, version: ShownVersion) -> Binding:
         binding = self._bound.get(name)
         if binding is None:
-            binding = self._bound[name] = Binding(next(self._mounted.binding_numbers), version)
+            binding = self._bound[name] = Binding(
+                next(self._mounted.binding_numbers), version, name=name
+            )
             self._mounted.bindings[binding.number] = (binding, self)
         return binding
 

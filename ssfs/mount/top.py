@@ -10,6 +10,7 @@ is known about it, its date least of all.
 """
 
 import abc
+import contextlib
 import dataclasses
 import datetime
 import itertools
@@ -62,6 +63,8 @@ class Mounted:
         nodes: Everything above the versions, by inode number.
         views: What every task's directory has beside its versions, by name: reached by it, not listed.
         bindings: Every binding the kernel may know, and the directory it is in, by number.
+        vanished: Names that lead nowhere any more, with the number of their directory: what the kernel keeps
+            for what was below them is of no use.
     """
 
     clock: Clock
@@ -73,8 +76,20 @@ class Mounted:
     bindings: dict[int, "tuple[Binding, VersionsDirectory]"] = dataclasses.field(
         default_factory=dict
     )
+    vanished: list[tuple[int, bytes]] = dataclasses.field(default_factory=list)
     inodes: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
     binding_numbers: Iterator[int] = dataclasses.field(default_factory=lambda: itertools.count(1))
+
+    def look_again(self) -> None:
+        """See what has gone where the kernel knows something, though nobody asks."""
+        for task in {task.inode: task for _, task in self.bindings.values()}.values():
+            try:
+                task.refresh()
+            except OSError:
+                above = self.nodes.get(task.parent)
+                if isinstance(above, TopDirectory):
+                    with contextlib.suppress(OSError):
+                        above.refresh()
 
     def forget_dead_bindings(self) -> None:
         """Drop the bindings of versions that are gone and that nobody reads."""
@@ -86,7 +101,9 @@ class Mounted:
             and not self.versions.is_held(binding.version)
         ]
         for number in dead:
-            del self.bindings[number]
+            binding, task = self.bindings.pop(number)
+            if task.lookup(binding.name) in (None, binding):
+                self.vanished.append((task.inode, os.fsencode(binding.name)))
 
 
 @dataclasses.dataclass(slots=True)
@@ -137,6 +154,10 @@ class TopDirectory(abc.ABC):
         self.mtime_ns = mtime_ns
         self._is_scan_final = is_complete and begun_ns - mtime_ns >= _COARSE_NS
 
+    def leave(self) -> None:
+        """Take it and all below it out of the mount's table: it was deleted."""
+        self._mounted.nodes.pop(self.inode, None)
+
     @abc.abstractmethod
     def _scan(self) -> bool:
         """Read the directory; False if something in it is not ready or could not be read."""
@@ -175,9 +196,16 @@ class GroupDirectory(TopDirectory):
                 # Just being made: its text file comes last, and leaves our own time as it is.
                 is_complete = False
         for name in self._children.keys() - found.keys():
-            self._mounted.nodes.pop(self._children[name].inode, None)
+            self._children[name].leave()
+            self._mounted.vanished.append((self.inode, os.fsencode(name)))
         self._children = found
         return is_complete
+
+    @override
+    def leave(self) -> None:
+        super().leave()
+        for child in self._children.values():
+            child.leave()
 
     @abc.abstractmethod
     def _make_child(self, path: bytes) -> TopDirectory: ...
@@ -237,10 +265,29 @@ class TaskDirectory(VersionsDirectory):
         self._complained: set[VersionId] = set()
         self._views = {name: make(mounted, path, self) for name, make in mounted.views.items()}
 
+    @override
+    def leave(self) -> None:
+        super().leave()
+        for shortcut in self._shortcuts.values():
+            self._mounted.nodes.pop(shortcut.inode, None)
+        for view in self._views.values():
+            view.leave()
+        # From here on its bindings are those of versions that are gone.
+        self._known, self._shown = {}, ()
+
     @property
     def shown(self) -> Sequence[ShownVersion]:
         """The versions, by sequence; the same object as long as they are the same."""
         return self._shown
+
+    def timed_name(self, version: ShownVersion) -> str:
+        """The name that is a shown version's for life."""
+        return self._names.timed[version.id]
+
+    def binding_of(self, version: ShownVersion) -> Binding | None:
+        """What the timed name of a shown version leads to; None if it cannot be reached by it."""
+        binding = self._names.resolve(self.timed_name(version))
+        return binding if binding and binding.version.id == version.id else None
 
     @override
     def has(self, version_id: VersionId) -> bool:

@@ -12,6 +12,7 @@ from ssfs.clock import Clock
 from ssfs.errors import InternalError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.entry import ROOT_ID, Kind
+from ssfs.model.xattrs import ACL_ACCESS
 from ssfs.mount.attributes import (
     ABSENT,
     Attributes,
@@ -19,6 +20,8 @@ from ssfs.mount.attributes import (
     split_inode_number,
 )
 from ssfs.mount.handles import Handles
+from ssfs.mount.history.view import NAME as HISTORY
+from ssfs.mount.history.view import Histories
 from ssfs.mount.inodes import Inodes, NoEntry, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
@@ -71,10 +74,15 @@ class MountTree:
         self._inodes = Inodes(
             clock, store.zone, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok, views=views
         )
-        self.handles = Handles(self._inodes)
+        self._histories = Histories(self._inodes)
+        self.handles = Handles(self._inodes, self._histories)
         self.store_path = os.path.abspath(store.path)
         self.location = os.fsdecode(self.store_path) + _inside(target)
         self._root = _root_directory(target, self._inodes.mounted)
+
+    def offer_history(self, *, listed: bool) -> None:
+        """Have a `.history` in each task (`ssfs.mount.history.view`), listed there or only reached by name."""
+        self._histories.offer(listed=listed)
 
     def check(self) -> None:
         """Look at the root once, so that what is wrong is said before anything is mounted.
@@ -96,6 +104,8 @@ class MountTree:
         if name in (b".", b".."):
             return self.attributes(parent if name == b"." else self._parent(parent))
         number, entry_id = split_inode_number(parent)
+        if self._histories.has(number):
+            return self._histories.lookup(parent, name)
         if number:
             binding = self._inodes.binding(number)
             opened = self._inodes.use(binding)
@@ -105,6 +115,8 @@ class MountTree:
             return self._inodes.entry_attributes(entry, binding, opened)
         node = self._inodes.top(entry_id)
         node.refresh()
+        if name == HISTORY and isinstance(node, TaskDirectory):
+            return self._histories.root(node)
         target = node.lookup(os.fsdecode(name))
         if target is None:
             raise NoEntry
@@ -119,6 +131,8 @@ class MountTree:
             node = self._inodes.node(entry_id)
             (node.task if isinstance(node, Shortcut) else node).refresh()
             return self._inodes.target_attributes(node)
+        if self._histories.has(number):
+            return self._histories.attributes(inode)
         binding = self._inodes.binding(number)
         if entry_id == ROOT_ID:
             self._inodes.touch(binding)
@@ -147,6 +161,8 @@ class MountTree:
         number, entry_id = split_inode_number(inode)
         if not number:
             return []
+        if self._histories.has(number):
+            return self._histories.xattr_names(inode)
         opened = self._inodes.use(self._inodes.binding(number))
         return sorted(opened.xattrs(row(opened, entry_id)))
 
@@ -155,6 +171,8 @@ class MountTree:
         number, entry_id = split_inode_number(inode)
         if not number:
             return None
+        if self._histories.has(number):
+            return self._histories.acl(inode) if name == ACL_ACCESS else None
         binding = self._inodes.binding(number)
         opened = self._inodes.use(binding)
         return self._inodes.xattr(row(opened, entry_id), name, binding, opened)
@@ -163,6 +181,8 @@ class MountTree:
         number, entry_id = split_inode_number(inode)
         if not number:
             return self._inodes.top(entry_id).parent
+        if self._histories.has(number):
+            return self._histories.parent(inode)
         if entry_id == ROOT_ID:
             return self._inodes.directory_of(number).inode
         opened = self._inodes.use(self._inodes.binding(number))
@@ -171,6 +191,12 @@ class MountTree:
     def close_idle(self) -> None:
         """Let go of what nobody has used for a while; call it every now and then."""
         self._inodes.close_idle()
+        self._histories.forget()
+
+    def take_vanished(self) -> list[tuple[int, bytes]]:
+        """Names that lead nowhere any more since this was last asked, each with its directory's inode number."""
+        vanished, self._inodes.mounted.vanished = self._inodes.mounted.vanished, []
+        return vanished
 
     def close(self) -> None:
         """Let go of everything; files still open are closed by the end of the process."""

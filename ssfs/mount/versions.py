@@ -18,8 +18,10 @@ from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import open_directory
 from ssfs.fsio.lock import FileLock
 from ssfs.model.entry import Entry
+from ssfs.model.xattrs import translate_acl
 from ssfs.mount.checked import CheckedCatalogs
 from ssfs.mount.names import ShownVersion
+from ssfs.mount.owners import Owners
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.damage import NO_DAMAGE, Damage, read_damage
 from ssfs.store.tree import Tree
@@ -27,7 +29,7 @@ from ssfs.store.tree import Tree
 if TYPE_CHECKING:
     from ssfs.store.catalog.links import LinkGroups
 
-_OPEN_CATALOGS = 8
+_OPEN_CATALOGS = 32
 _HELD_VERSIONS = 256
 _REMEMBERED_XATTRS = 256
 
@@ -135,6 +137,17 @@ class OpenVersion:
                 self._xattrs.clear()
             found = self._xattrs[entry.xattrs] = self._open_catalog().xattrs(entry)
         return found
+
+    def local_acl(self, entry: Entry, name: bytes, owners: Owners) -> bytes | None:
+        """An ACL of an entry with this machine's users and groups; None if it has none."""
+        value = self.xattrs(entry).get(name)
+        if value is None:
+            return None
+
+        def local(kind: int, number: int) -> int:
+            return owners.local_number(kind, number, self.owner_name(kind, number))
+
+        return translate_acl(value, local)
 
     def hard_links(self, group: int) -> tuple[int, int] | None:
         """The smallest entry id of a link group, and its number of names; None if that is one."""

@@ -67,3 +67,14 @@ def test_one_owner_for_all_excludes_what_tells_owners_apart(other):
 def test_checking_of_permissions_cannot_be_turned_off(option):
     with pytest.raises(ConfigError, match="Unknown"):
         parse_options(f"allow_other,{option}")
+
+
+def test_history_is_there_but_hidden_unless_told_otherwise():
+    told = [parse_options(text) for text in ("", "show_history", "plain")]
+    assert [(t.history, t.show_history) for t in told] == [
+        (True, False),
+        (True, True),
+        (False, False),
+    ]
+    with pytest.raises(ConfigError, match="plain"):
+        parse_options("plain,show_history")

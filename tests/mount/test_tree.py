@@ -546,12 +546,14 @@ def test_moved_date_leaves_the_old_numbers_where_they_were(two):
 
 
 def test_many_versions_in_use_share_few_descriptors(task):
-    for day in range(1, 29):
-        add_version(task, [TOP, entry(2, 1, b"f", Kind.FILE)], DAY.replace(day=day))
+    count = 40
+    days = [DAY + datetime.timedelta(days=day) for day in range(count)]
+    for day in days:
+        add_version(task, [TOP, entry(2, 1, b"f", Kind.FILE)], day)
     mount = Mount(task)
     before = open_descriptors()
-    inodes = [mount.at(f"2024-05-{day:02d}/f") for day in range(1, 29)]
-    assert open_descriptors() - before <= 2 * 28 + 8
+    inodes = [mount.at(f"{day:%Y-%m-%d}/f") for day in days]
+    assert open_descriptors() - before <= 2 * count + 32
     assert [mount.tree.attributes(inode).inode for inode in inodes] == inodes
     mount.tree.close()
     assert open_descriptors() == before

@@ -44,6 +44,8 @@ _HAS_LITERAL = {
     "any case": "CAST(name AS TEXT) LIKE ?1 ESCAPE char(92)",
     "": "?1 IS NOT NULL",
 }
+_CHILD_NAMES = "SELECT id, name FROM entry WHERE parent = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
+_CHILD_NAMES_TO = _CHILD_NAMES.replace("ORDER", "AND name <= ?4 ORDER")
 _LIKE_SPECIAL = re.compile(r"[\\%_]")
 _ESCAPED = r"\\\g<0>"
 # UNION, so that a damaged catalog's directory inside itself comes to an end.
@@ -272,6 +274,26 @@ class CatalogReader:
         """The id of the entry at a name of a directory; 0 if there is none. No row is read."""
         query = "SELECT id FROM entry WHERE parent = ? AND name = ?"
         return self._value(int, query, (parent, name)) or 0
+
+    def child_names(
+        self, parent: int, after: bytes, last: bytes, limit: int
+    ) -> list[tuple[int, bytes]]:
+        """Id and name of the first entries of a directory after a name, in byte order. No row is read.
+
+        Args:
+            parent: The directory's id.
+            after: Their names come after this.
+            last: And not after this; b"" for no bound.
+            limit: No more than so many.
+        """
+        query = _CHILD_NAMES_TO if last else _CHILD_NAMES
+        bound = (last,) if last else ()
+        found = []
+        for entry_id, name in self._tuples(query, (parent, after, limit, *bound)):
+            if not (isinstance(entry_id, int) and isinstance(name, bytes)):
+                raise CorruptStore("Catalog holds a name that is none", path=self.path)
+            found.append((entry_id, name))
+        return found
 
     def contents(self) -> Iterator[list[tuple[int, int, int]]]:
         """Id, number of the inode (0 if unknown) and size of all files that are not empty, some at a time.

@@ -1,0 +1,57 @@
+"""The catalogs of a task's versions, asked one after the other by numbers from 0, the oldest."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from ssfs.errors import CorruptStore
+from ssfs.mount.top import Mounted, TaskDirectory
+from ssfs.mount.versions import OpenVersion, VersionGone
+
+if TYPE_CHECKING:
+    from ssfs.mount.names import ShownVersion
+
+A = TypeVar("A")
+_log = logging.getLogger(__name__)
+
+
+class Catalogs:
+    """The versions that a task shows, as of the last `refresh`.
+
+    Attributes:
+        task: Whose they are.
+        versions: By sequence.
+    """
+
+    def __init__(self, mounted: Mounted, task: TaskDirectory) -> None:
+        self.task = task
+        self.versions: Sequence[ShownVersion] = ()
+        self._mounted = mounted
+        self._complained: set[bytes] = set()
+
+    def refresh(self) -> bool:
+        """Look which versions there are; whether they are others than before."""
+        self.task.refresh()
+        if self.task.shown is self.versions:
+            return False
+        self.versions = self.task.shown
+        self._complained &= {version.path for version in self.versions}
+        return True
+
+    def ask(self, index: int, question: Callable[[OpenVersion], A]) -> A | None:
+        """The answer of a version; None if it is just being deleted, or its catalog is damaged.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        version = self.versions[index]
+        try:
+            opened = self._mounted.versions.use(version, self._mounted.clock.monotonic_s())
+            return question(opened)
+        except VersionGone:
+            pass
+        except CorruptStore as error:
+            if version.path not in self._complained:
+                self._complained.add(version.path)
+                _log.error("Version %s is left out of histories: %s", version.id, error)
+        return None
