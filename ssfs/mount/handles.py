@@ -5,27 +5,18 @@ being re-bound.
 """
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ssfs.model.entry import Entry, Kind
-from ssfs.mount.attributes import Attributes, split_inode_number
+from ssfs.mount.attributes import DirectoryItem, split_inode_number
 from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
 from ssfs.mount.versions import OpenVersion
+from ssfs.store.catalog.reader import ListedRow
 
 _BATCH = 256
-
-
-class DirectoryItem(NamedTuple):
-    """One line of a directory; `cookie` resumes the listing after it."""
-
-    cookie: int
-    name: bytes
-    attributes: Attributes
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -52,15 +43,14 @@ class VersionHandle:
     binding: Binding
     opened: OpenVersion
     entry_id: int
-    rows: list[Entry] = dataclasses.field(default_factory=list)
+    rows: list[ListedRow] = dataclasses.field(default_factory=list)
     position: dict[int, int] = dataclasses.field(default_factory=dict)
     is_last: bool = False
 
     def load(self, after: bytes, cookie: int) -> None:
         """Read on after a name."""
-        children = self.opened.catalog.children(self.entry_id, after)
-        self.rows = list(itertools.islice(children, _BATCH))
-        self.position = {entry.id: index for index, entry in enumerate(self.rows, 1)}
+        self.rows = self.opened.catalog.listing(self.entry_id, after, _BATCH)
+        self.position = {row[0]: index for index, row in enumerate(self.rows, 1)}
         self.position[cookie] = 0
         self.is_last = len(self.rows) < _BATCH
 
@@ -152,12 +142,10 @@ class Handles:
         opened = self._inodes.use(binding)
         index = handle.seek(after)
         while True:
-            for entry in itertools.islice(handle.rows, index, None):
-                attributes = self._inodes.entry_attributes(entry, binding, opened)
-                yield DirectoryItem(entry.id, entry.name, attributes)
+            yield from self._inodes.listed(handle.rows[index:], binding, opened)
             if handle.is_last:
                 return
-            handle.load(handle.rows[-1].name, handle.rows[-1].id)
+            handle.load(handle.rows[-1][1], handle.rows[-1][0])
             index = 0
 
     def close_directory(self, handle: DirectoryHandle) -> None:

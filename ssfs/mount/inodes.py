@@ -8,14 +8,17 @@ needs its catalog, and let go of by `close_idle`.
 import datetime
 import os
 import stat
+from collections.abc import Iterable, Iterator
 
 from ssfs.clock import Clock
-from ssfs.model.entry import Entry
+from ssfs.model.entry import GROUP, USER, Entry
 from ssfs.model.xattrs import ACLS, translate_acl
 from ssfs.mount.attributes import (
     DIRECTORY_BYTES,
     Attributes,
+    DirectoryItem,
     entry_attributes,
+    listed_items,
     top_attributes,
     version_attributes,
 )
@@ -24,6 +27,7 @@ from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted, Shortcut, TaskDirectory, TopDirectory
 from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
+from ssfs.store.catalog.reader import ListedRow
 
 _OWNERS_REMEMBERED_S = 600.0
 
@@ -140,6 +144,20 @@ class Inodes:
         """The attributes of an entry inside a version."""
         return entry_attributes(entry, binding, opened, self._owners)
 
+    def listed(
+        self, rows: Iterable[ListedRow], binding: Binding, opened: OpenVersion
+    ) -> Iterator[DirectoryItem]:
+        """The lines of a directory inside a version."""
+
+        def local(uid: int, gid: int) -> tuple[int, int]:
+            find = self._owners.local_number
+            return (
+                find(USER, uid, opened.owner_name(USER, uid)),
+                find(GROUP, gid, opened.owner_name(GROUP, gid)),
+            )
+
+        return listed_items(rows, binding, opened, local)
+
     def xattr(
         self, entry: Entry, name: bytes, binding: Binding, opened: OpenVersion
     ) -> bytes | None:
@@ -170,7 +188,7 @@ class Inodes:
 
 def row(opened: OpenVersion, entry_id: int) -> Entry:
     """The row of an entry id that the kernel got from us."""
-    entry = opened.catalog.entry(entry_id)
+    entry = opened.entry(entry_id)
     if entry is None:
         raise Stale
     return entry

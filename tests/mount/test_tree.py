@@ -13,8 +13,7 @@ from ssfs.errors import CorruptStore
 from ssfs.model.entry import GROUP, ROOT_ID, USER, Flag, Kind, Principal
 from ssfs.model.policy import Policy
 from ssfs.model.version import RootMetadata
-from ssfs.mount.attributes import ABSENT, split_inode_number
-from ssfs.mount.handles import DirectoryItem
+from ssfs.mount.attributes import ABSENT, DirectoryItem, split_inode_number
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.owners import NOBODY, Owners
 from ssfs.mount.tree import MountTree
