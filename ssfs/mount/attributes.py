@@ -9,11 +9,9 @@ what lies above the versions.
 """
 
 import stat
-from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ssfs.model.entry import (
-    FORMAT_OF_KIND,
     GROUP,
     MAX_ENTRY_ID,
     ROOT_ID,
@@ -27,7 +25,6 @@ from ssfs.model.layout import data_bytes
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.versions import OpenVersion
-from ssfs.store.catalog.reader import ListedRow
 
 BLOCK_BYTES = 512
 DIRECTORY_BYTES = 4096
@@ -36,7 +33,6 @@ TOP_TIMEOUT_S = 0.5
 VERSION_TIMEOUT_S = 7 * 86400.0
 """How long it may believe what lies inside a version: that never changes."""
 
-_DIRECTORY, _SYMLINK = int(Kind.DIRECTORY), int(Kind.SYMLINK)
 _NS = 1_000_000_000
 
 
@@ -116,51 +112,6 @@ def entry_attributes(
         VERSION_TIMEOUT_S,
         VERSION_TIMEOUT_S,
     )
-
-
-def listed_items(
-    rows: Iterable[ListedRow],
-    binding: Binding,
-    opened: OpenVersion,
-    local: Callable[[int, int], tuple[int, int]],
-) -> Iterator[DirectoryItem]:
-    """The lines of rows, as `entry_attributes` says it of one: made by the million.
-
-    Args:
-        rows: Of one directory.
-        binding: What they are reached through.
-        opened: Their version.
-        local: This machine's numbers of a user and a group of the source.
-    """
-    above = binding.number * MAX_ENTRY_ID
-    owners: dict[tuple[int, int], tuple[int, int]] = {}
-    for row in rows:
-        entry_id, name, kind, mode, uid, gid, mtime_s, mtime_ns, size = row[:9]
-        group, rdev, holes, target_length = row[9:]
-        inode, nlink = above | entry_id, 1
-        if group and (links := opened.hard_links(group)) is not None:
-            inode, nlink = above | links[0], links[1]
-        if kind == _DIRECTORY:
-            size = DIRECTORY_BYTES
-        elif kind == _SYMLINK:
-            size = target_length
-        owner = owners.get((uid, gid))
-        if owner is None:
-            owner = owners[uid, gid] = local(uid, gid)
-        attributes = Attributes(
-            inode,
-            FORMAT_OF_KIND[kind] | mode,
-            nlink,
-            owner[0],
-            owner[1],
-            rdev,
-            size,
-            data_bytes(size, holes) if holes else size,
-            mtime_s * _NS + mtime_ns,
-            VERSION_TIMEOUT_S,
-            VERSION_TIMEOUT_S,
-        )
-        yield DirectoryItem(entry_id, name, attributes)
 
 
 def version_attributes(binding: Binding, owners: Owners) -> Attributes:

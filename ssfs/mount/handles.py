@@ -7,6 +7,7 @@ being re-bound.
 import dataclasses
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ssfs.model.entry import Entry, Kind
 from ssfs.mount.attributes import DirectoryItem, split_inode_number
@@ -14,9 +15,12 @@ from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
 from ssfs.mount.versions import OpenVersion
+from ssfs.mount.wire import encode_listing
 from ssfs.store.catalog.reader import ListedRow
 
 _BATCH = 256
+_NEAR = 64
+"""How far the next directory is looked for among files."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -50,7 +54,7 @@ class VersionHandle:
     def load(self, after: bytes, cookie: int) -> None:
         """Read on after a name."""
         self.rows = self.opened.catalog.listing(self.entry_id, after, _BATCH)
-        self.position = {row[0]: index for index, row in enumerate(self.rows, 1)}
+        self.position = {listed[0]: index for index, listed in enumerate(self.rows, 1)}
         self.position[cookie] = 0
         self.is_last = len(self.rows) < _BATCH
 
@@ -96,11 +100,27 @@ class FileHandle:
 DirectoryHandle = TopHandle | VersionHandle
 
 
+class Prepared(NamedTuple):
+    """The first lines of a directory that nobody has asked for yet.
+
+    Attributes:
+        handle: What was read.
+        size: How much room there was.
+        lines: The lines.
+    """
+
+    handle: VersionHandle
+    size: int
+    lines: bytes
+
+
 class Handles:
     """Opens, lists and closes."""
 
     def __init__(self, inodes: Inodes) -> None:
         self._inodes = inodes
+        self._walked: tuple[VersionHandle, int, int] | None = None
+        self._prepared: Prepared | None = None
 
     def open_directory(self, inode: int) -> DirectoryHandle:
         """Open a directory; close it with `close_directory`."""
@@ -114,18 +134,31 @@ class Handles:
         self._inodes.hold(binding, handle.opened)
         return handle
 
-    def list_directory(self, handle: DirectoryHandle, after: int) -> Iterator[DirectoryItem]:
-        """The lines after a cookie; 0 begins anew. Take them without awaiting anything.
+    def list_directory(
+        self, handle: DirectoryHandle, after: int, size: int, generation: int
+    ) -> bytes:
+        """The lines after a cookie, in the kernel's form: as many as there is room for.
 
         Inside a version a cookie is good for ever and through any handle: it is an entry's id, and
         names do not change there. Listings may be left, resumed and repeated as one likes.
+
+        Args:
+            handle: Of what.
+            after: The cookie; 0 begins anew.
+            size: How many bytes there is room for.
+            generation: Of all inode numbers of the mount.
 
         Raises:
             WrongKind: No line of this directory has such a cookie.
         """
         if isinstance(handle, VersionHandle):
-            return self._list_version(handle, after)
-        return self._list_top(handle, after)
+            if after:
+                return self._list_version(handle, after, size, generation)
+            self._walked = (handle, size, generation)
+            return self._take_prepared(handle, size) or self._list_version(
+                handle, 0, size, generation
+            )
+        return encode_listing(self._list_top(handle, after), size, generation)
 
     def _list_top(self, handle: TopHandle, after: int) -> Iterator[DirectoryItem]:
         if not after:
@@ -136,17 +169,56 @@ class Handles:
                 attributes = self._inodes.target_attributes(line.target)
                 yield DirectoryItem(line.cookie, line.name, attributes)
 
-    def _list_version(self, handle: VersionHandle, after: int) -> Iterator[DirectoryItem]:
-        binding = handle.binding
+    def _list_version(self, handle: VersionHandle, after: int, size: int, generation: int) -> bytes:
         # The handle keeps the version locked, but its catalog may have been closed meanwhile.
-        opened = self._inodes.use(binding)
+        opened = self._inodes.use(handle.binding)
+        encoder = self._inodes.listing_encoder(handle.binding, opened, generation)
         index = handle.seek(after)
+        pieces = []
         while True:
-            yield from self._inodes.listed(handle.rows[index:], binding, opened)
-            if handle.is_last:
-                return
+            lines, size = encoder.encode(handle.rows[index:], size)
+            pieces.append(lines)
+            if size < 0 or handle.is_last:
+                return b"".join(pieces)
             handle.load(handle.rows[-1][1], handle.rows[-1][0])
             index = 0
+
+    # -- listings ahead ----------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """List the directory that is likely to be asked for next, while nobody asks for anything.
+
+        Who walks through a tree enters the first directory of the one just listed, or the next one beside it. The walk and this
+        run on two processors then.
+        """
+        if self._walked is None:
+            return
+        (walked, size, generation), self._walked = self._walked, None
+        try:
+            entry_id = _next_in_walk(walked)
+            if entry_id:
+                handle = VersionHandle(walked.binding, walked.opened, entry_id)
+                lines = self._list_version(handle, 0, size, generation)
+                self._prepared = Prepared(handle, size, lines)
+        except Exception:  # noqa: BLE001 - nobody has asked; who does will be told
+            self._prepared = None
+
+    def _take_prepared(self, handle: VersionHandle, size: int) -> bytes | None:
+        prepared = self._prepared
+        if prepared is None:
+            return None
+        of = prepared.handle
+        same = (of.binding, of.opened, of.entry_id) == (
+            handle.binding,
+            handle.opened,
+            handle.entry_id,
+        )
+        if not same or size != prepared.size:
+            return None
+        self._prepared = None
+        self._inodes.use(handle.binding)
+        handle.rows, handle.position, handle.is_last = of.rows, of.position, of.is_last
+        return prepared.lines
 
     def close_directory(self, handle: DirectoryHandle) -> None:
         """Close a directory."""
@@ -171,3 +243,14 @@ class Handles:
         """Close a file."""
         os.close(handle.fd)
         self._inodes.release(handle.binding, handle.opened)
+
+
+def _next_in_walk(walked: VersionHandle) -> int:
+    """The directory that a walk is likely to enter after one; 0 if there is none near."""
+    if not walked.is_last:
+        return 0
+    for listed in walked.rows:
+        if listed[2] == Kind.DIRECTORY:
+            return listed[0]
+    here = row(walked.opened, walked.entry_id)
+    return walked.opened.catalog.next_directory(here.parent, here.name, _NEAR)

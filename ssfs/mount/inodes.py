@@ -8,7 +8,6 @@ needs its catalog, and let go of by `close_idle`.
 import datetime
 import os
 import stat
-from collections.abc import Iterable, Iterator
 
 from ssfs.clock import Clock
 from ssfs.model.entry import GROUP, USER, Entry
@@ -16,18 +15,16 @@ from ssfs.model.xattrs import ACLS, translate_acl
 from ssfs.mount.attributes import (
     DIRECTORY_BYTES,
     Attributes,
-    DirectoryItem,
     entry_attributes,
-    listed_items,
     top_attributes,
     version_attributes,
 )
 from ssfs.mount.facts import fact_xattr
+from ssfs.mount.listing import ListingEncoder
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted, Shortcut, TaskDirectory, TopDirectory
 from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
-from ssfs.store.catalog.reader import ListedRow
 
 _OWNERS_REMEMBERED_S = 600.0
 
@@ -144,10 +141,10 @@ class Inodes:
         """The attributes of an entry inside a version."""
         return entry_attributes(entry, binding, opened, self._owners)
 
-    def listed(
-        self, rows: Iterable[ListedRow], binding: Binding, opened: OpenVersion
-    ) -> Iterator[DirectoryItem]:
-        """The lines of a directory inside a version."""
+    def listing_encoder(
+        self, binding: Binding, opened: OpenVersion, generation: int
+    ) -> ListingEncoder:
+        """What lists directories of a version; good for one request."""
 
         def local(uid: int, gid: int) -> tuple[int, int]:
             find = self._owners.local_number
@@ -156,7 +153,7 @@ class Inodes:
                 find(GROUP, gid, opened.owner_name(GROUP, gid)),
             )
 
-        return listed_items(rows, binding, opened, local)
+        return ListingEncoder(binding.number, generation, opened.hard_links, local)
 
     def xattr(
         self, entry: Entry, name: bytes, binding: Binding, opened: OpenVersion

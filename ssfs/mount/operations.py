@@ -212,8 +212,8 @@ class MountOperations:
 
     async def _readdir(self, asked: Request) -> Answer:
         number, after, size = wire.decode_read(asked.body)
-        lines = self._tree.handles.list_directory(self._directories[number], after)
-        return wire.encode_listing(lines, size, self._generation)
+        handle = self._directories[number]
+        return self._tree.handles.list_directory(handle, after, size, self._generation)
 
     async def _releasedir(self, asked: Request) -> Answer:
         handle = self._directories.pop(wire.decode_handle(asked.body))

@@ -120,7 +120,7 @@ async def _serve(
         try:
             # What is damaged and read all the same may be of another length than we say.
             operations.connect(Passthrough(fd, is_possible=not options.damaged_ok))
-            pump = Pump(fd, operations.answer)
+            pump = Pump(fd, operations.answer, tree.handles.prepare)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals, pump)
                 nursery.start_soon(_close_idle, tree, min(_TICK_S, options.idle_s / 4))

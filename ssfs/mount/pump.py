@@ -39,17 +39,23 @@ class Pump:
     """Serves one mount."""
 
     def __init__(
-        self, fd: int, answer: Callable[[Request], Coroutine[object, object, Answer]]
+        self,
+        fd: int,
+        answer: Callable[[Request], Coroutine[object, object, Answer]],
+        between: Callable[[], None],
     ) -> None:
         """Serve nothing yet.
 
         Args:
             fd: The kernel's end of the mount; it stays the caller's.
             answer: Answers a request; raises nothing.
+            between: Called when no request is there, before the next one is waited for: a millisecond's work at most;
+                raises nothing.
         """
         os.set_blocking(fd, False)
         self._fd = fd
         self._answer = answer
+        self._between = between
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._has_ended = False
@@ -101,8 +107,10 @@ class Pump:
 
     def _receive(self) -> bytes | None:
         """The next request; b"" if there is none after all, None if it must be waited for."""
-        if not self._poll.poll(0 if self._waiting else _LINGER_MS):
-            return None
+        if not self._poll.poll(0):
+            self._between()
+            if not self._poll.poll(0 if self._waiting else _LINGER_MS):
+                return None
         try:
             return os.read(self._fd, MESSAGE_BYTES)
         except OSError as error:

@@ -33,7 +33,7 @@ pytestmark = [
 ENTRIES = int(os.environ.get("SSFS_BENCH_ENTRIES", "100000"))
 LARGE_BYTES = int(os.environ.get("SSFS_BENCH_BYTES", str(1 << 30)))
 FILES_PER_DIRECTORY = 98
-ROUNDS = 5
+ROUNDS = 3
 PAGE = 4096
 RANDOM_READS = 4000
 

@@ -3,9 +3,11 @@
 import struct
 from typing import NamedTuple
 
+from ssfs.mount.attributes import Attributes, DirectoryItem
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.wire import Opcode, Request
 
+_LINE = struct.Struct("=QQQQIIQQQqqqIIIIIIIIIIQQII")
 _ENTRY = struct.Struct("=QQQQIIQQQqqqIIIIIIIIII")
 
 
@@ -66,6 +68,27 @@ def decode_listing(payload: bytes) -> list[tuple[int, bytes, Found]]:
         lines.append((cookie, payload[begin : begin + length], entry))
         payload = payload[(begin + length + 7) & ~7 :]
     return lines
+
+
+def decode_items(payload: bytes) -> list[DirectoryItem]:
+    """The lines of a listing, as `ssfs.mount.attributes` says it; data in whole blocks."""
+    items, begin = [], 0
+    while begin < len(payload):
+        (
+            inode, _, name_s, other_s, name_ns, other_ns, again, size, blocks, s, s2, s3, ns, ns2, ns3,
+            mode, nlink, uid, gid, rdev, _, _, twice, cookie, length, kind,
+        ) = _LINE.unpack_from(payload, begin)  # fmt: skip
+        assert (inode, inode) == (again, twice)
+        assert kind == mode >> 12
+        assert (s, s, ns, ns) == (s2, s3, ns2, ns3)
+        attributes = Attributes(
+            *(inode, mode, nlink, uid, gid, rdev, size, blocks * 512, s * 10**9 + ns),
+            *(name_s + name_ns / 10**9, other_s + other_ns / 10**9),
+        )
+        begin += _LINE.size
+        items.append(DirectoryItem(cookie, payload[begin : begin + length], attributes))
+        begin = (begin + length + 7) & ~7
+    return items
 
 
 async def open_handle(operations: MountOperations, opcode: int, inode: int, flags: int = 0) -> int:

@@ -41,7 +41,7 @@ class Kernel:
         return answer_of(self.end.recv(1 << 21))
 
     def pump(self, answer: Callable[[Request], Coroutine[object, object, Answer]]) -> Pump:
-        return Pump(self.mounts_end.fileno(), answer)
+        return Pump(self.mounts_end.fileno(), answer, lambda: None)
 
 
 @pytest.fixture

@@ -25,6 +25,10 @@ _LISTING = """
 SELECT id, name, kind, mode, uid, gid, mtime_s, mtime_ns, size, link_group, rdev, holes, length(target)
 FROM entry WHERE parent = ? AND name > ? ORDER BY name LIMIT ?
 """
+_NEXT_DIRECTORY = """
+SELECT id FROM (SELECT id, name, kind FROM entry WHERE parent = ? AND name > ? ORDER BY name LIMIT ?)
+WHERE kind = 2 ORDER BY name LIMIT 1
+"""
 _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
 _BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
 _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
@@ -140,6 +144,10 @@ class CatalogReader:
         """As `children`, at most `limit` of them and only what is asked for by the million."""
         with self._reading():
             return self._database.execute(_LISTING, (parent, after, limit)).fetchall()
+
+    def next_directory(self, parent: int, after: bytes, limit: int) -> int:
+        """The id of the first directory among the `limit` entries of a directory that come after `after`; 0 if there is none."""
+        return self._value(int, _NEXT_DIRECTORY, (parent, after, limit)) or 0
 
     def child(self, parent: int, name: bytes) -> Entry | None:
         """The row at a name of a directory."""
