@@ -146,7 +146,7 @@ def _rest_of(
         given: object = None
         try:
             given = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - it is for the work to deal with
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - it is for the work to deal with
             thrown = error
         try:
             waits_for = work.send(given) if thrown is None else work.throw(thrown)
