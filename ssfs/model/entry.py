@@ -118,7 +118,7 @@ MAX_OWNER = (1 << 32) - 2
 """Of a user or a group; the next number is how chown is told to leave an owner as it is."""
 
 _NS = 1_000_000_000
-_FORMAT_OF_KIND = {
+FORMAT_OF_KIND: dict[int, int] = {
     Kind.FILE: stat.S_IFREG,
     Kind.DIRECTORY: stat.S_IFDIR,
     Kind.SYMLINK: stat.S_IFLNK,
@@ -126,7 +126,8 @@ _FORMAT_OF_KIND = {
     Kind.CHARACTER_DEVICE: stat.S_IFCHR,
     Kind.BLOCK_DEVICE: stat.S_IFBLK,
 }
-_KIND_OF_FORMAT = {fmt: int(kind) for kind, fmt in _FORMAT_OF_KIND.items()}
+"""The file type bits of a stat mode, by `Kind`."""
+_KIND_OF_FORMAT = {fmt: int(kind) for kind, fmt in FORMAT_OF_KIND.items()}
 
 
 def kind_of_mode(st_mode: int) -> int:
@@ -136,7 +137,7 @@ def kind_of_mode(st_mode: int) -> int:
 
 def st_mode(entry: Entry) -> int:
     """A full stat mode, file type bits included."""
-    return _FORMAT_OF_KIND[Kind(entry.kind)] | entry.mode
+    return FORMAT_OF_KIND[entry.kind] | entry.mode
 
 
 def mtime_ns_of(entry: Entry) -> int:

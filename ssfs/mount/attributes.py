@@ -66,6 +66,14 @@ class Attributes(NamedTuple):
     timeout_s: float
 
 
+class DirectoryItem(NamedTuple):
+    """One line of a directory; `cookie` resumes the listing after it."""
+
+    cookie: int
+    name: bytes
+    attributes: Attributes
+
+
 ABSENT = Attributes(0, 0, 1, 0, 0, 0, 0, 0, 0, VERSION_TIMEOUT_S, VERSION_TIMEOUT_S)
 """A name that no entry of a version has, and never will have."""
 

@@ -11,24 +11,23 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ssfs.model.entry import Entry, Kind
-from ssfs.mount.attributes import Attributes, split_inode_number
+from ssfs.mount.attributes import DirectoryItem, split_inode_number
+from ssfs.mount.checked import CatalogUnchecked
 from ssfs.mount.history.view import NAME as HISTORY
 from ssfs.mount.history.view import Histories, HistoryHandle
 from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
 from ssfs.mount.versions import OpenVersion
+from ssfs.mount.wire import encode_listing
+from ssfs.store.catalog.reader import ListedRow
 
 _BATCH = 256
 _HISTORY_COOKIE = (1 << 62) + (1 << 61)
 
 
-class DirectoryItem(NamedTuple):
-    """One line of a directory; `cookie` resumes the listing after it."""
-
-    cookie: int
-    name: bytes
-    attributes: Attributes
+_NEAR = 64
+"""How far the next directory is looked for among files."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -55,15 +54,14 @@ class VersionHandle:
     binding: Binding
     opened: OpenVersion
     entry_id: int
-    rows: list[Entry] = dataclasses.field(default_factory=list)
+    rows: list[ListedRow] = dataclasses.field(default_factory=list)
     position: dict[int, int] = dataclasses.field(default_factory=dict)
     is_last: bool = False
 
     def load(self, after: bytes, cookie: int) -> None:
         """Read on after a name."""
-        children = self.opened.catalog.children(self.entry_id, after)
-        self.rows = list(itertools.islice(children, _BATCH))
-        self.position = {entry.id: index for index, entry in enumerate(self.rows, 1)}
+        self.rows = self.opened.catalog.listing(self.entry_id, after, _BATCH)
+        self.position = {listed[0]: index for index, listed in enumerate(self.rows, 1)}
         self.position[cookie] = 0
         self.is_last = len(self.rows) < _BATCH
 
@@ -109,12 +107,28 @@ class FileHandle:
 DirectoryHandle = TopHandle | VersionHandle | HistoryHandle
 
 
+class Prepared(NamedTuple):
+    """The first lines of a directory that nobody has asked for yet.
+
+    Attributes:
+        handle: What was read.
+        size: How much room there was.
+        lines: The lines.
+    """
+
+    handle: VersionHandle
+    size: int
+    lines: bytes
+
+
 class Handles:
     """Opens, lists and closes."""
 
     def __init__(self, inodes: Inodes, histories: Histories) -> None:
         self._inodes = inodes
         self._histories = histories
+        self._walked: tuple[VersionHandle, int, int] | None = None
+        self._prepared: Prepared | None = None
 
     def open_directory(self, inode: int) -> DirectoryHandle:
         """Open a directory; close it with `close_directory`."""
@@ -130,20 +144,36 @@ class Handles:
         self._inodes.hold(binding, handle.opened)
         return handle
 
-    def list_directory(self, handle: DirectoryHandle, after: int) -> Iterator[DirectoryItem]:
-        """The lines after a cookie; 0 begins anew. Take them without awaiting anything.
+    def list_directory(
+        self, handle: DirectoryHandle, after: int, size: int, generation: int
+    ) -> bytes:
+        """The lines after a cookie, in the kernel's form: as many as there is room for.
 
         Inside a version a cookie is good for ever and through any handle: it is an entry's id, and
         names do not change there. Listings may be left, resumed and repeated as one likes.
+
+        Args:
+            handle: Of what.
+            after: The cookie; 0 begins anew.
+            size: How many bytes there is room for.
+            generation: Of all inode numbers of the mount.
 
         Raises:
             WrongKind: No line of this directory has such a cookie.
         """
         if isinstance(handle, VersionHandle):
-            return self._list_version(handle, after)
+            if after:
+                return self._list_version(handle, after, size, generation)
+            self._walked = (handle, size, generation)
+            return self._take_prepared(handle, size) or self._list_version(
+                handle, 0, size, generation
+            )
+        lines: Iterator[DirectoryItem]
         if isinstance(handle, HistoryHandle):
-            return itertools.starmap(DirectoryItem, self._histories.list(handle, after))
-        return self._list_top(handle, after)
+            lines = itertools.starmap(DirectoryItem, self._histories.list(handle, after))
+        else:
+            lines = self._list_top(handle, after)
+        return encode_listing(lines, size, generation)
 
     def _list_top(self, handle: TopHandle, after: int) -> Iterator[DirectoryItem]:
         if not after:
@@ -156,19 +186,58 @@ class Handles:
         if after < _HISTORY_COOKIE and (history := self._histories.listed_in(handle.node)):
             yield DirectoryItem(_HISTORY_COOKIE, HISTORY, history)
 
-    def _list_version(self, handle: VersionHandle, after: int) -> Iterator[DirectoryItem]:
-        binding = handle.binding
+    def _list_version(self, handle: VersionHandle, after: int, size: int, generation: int) -> bytes:
         # The handle keeps the version locked, but its catalog may have been closed meanwhile.
-        opened = self._inodes.use(binding)
+        opened = self._inodes.use(handle.binding)
+        encoder = self._inodes.listing_encoder(handle.binding, opened, generation)
         index = handle.seek(after)
+        pieces = []
         while True:
-            for entry in itertools.islice(handle.rows, index, None):
-                attributes = self._inodes.entry_attributes(entry, binding, opened)
-                yield DirectoryItem(entry.id, entry.name, attributes)
-            if handle.is_last:
-                return
-            handle.load(handle.rows[-1].name, handle.rows[-1].id)
+            lines, size = encoder.encode(handle.rows[index:], size)
+            pieces.append(lines)
+            if size < 0 or handle.is_last:
+                return b"".join(pieces)
+            handle.load(handle.rows[-1][1], handle.rows[-1][0])
             index = 0
+
+    # -- listings ahead ----------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """List the directory that is likely to be asked for next, while nobody asks for anything.
+
+        Who walks through a tree enters the first directory of the one just listed, or the next one beside it. The walk and this
+        run on two processors then.
+        """
+        if self._walked is None:
+            return
+        (walked, size, generation), self._walked = self._walked, None
+        try:
+            entry_id = _next_in_walk(walked)
+            if entry_id:
+                handle = VersionHandle(walked.binding, walked.opened, entry_id)
+                lines = self._list_version(handle, 0, size, generation)
+                self._prepared = Prepared(handle, size, lines)
+        except CatalogUnchecked as unchecked:
+            unchecked.check.close()
+        except Exception:  # noqa: BLE001 - nobody has asked; who does will be told
+            self._prepared = None
+
+    def _take_prepared(self, handle: VersionHandle, size: int) -> bytes | None:
+        prepared = self._prepared
+        if prepared is None:
+            return None
+        of = prepared.handle
+        same = (of.binding, of.opened, of.entry_id) == (
+            handle.binding,
+            handle.opened,
+            handle.entry_id,
+        )
+        if not same or size != prepared.size:
+            return None
+        self._prepared = None
+        self._inodes.use(handle.binding)
+        handle.rows, handle.position, handle.is_last = of.rows, of.position, of.is_last
+        return prepared.lines
 
     def close_directory(self, handle: DirectoryHandle) -> None:
         """Close a directory."""
@@ -193,3 +262,14 @@ class Handles:
         """Close a file."""
         os.close(handle.fd)
         self._inodes.release(handle.binding, handle.opened)
+
+
+def _next_in_walk(walked: VersionHandle) -> int:
+    """The directory that a walk is likely to enter after one; 0 if there is none near."""
+    if not walked.is_last:
+        return 0
+    for listed in walked.rows:
+        if listed[2] == Kind.DIRECTORY:
+            return listed[0]
+    here = row(walked.opened, walked.entry_id)
+    return walked.opened.catalog.next_directory(here.parent, here.name, _NEAR)

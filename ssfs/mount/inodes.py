@@ -10,7 +10,7 @@ import os
 import stat
 
 from ssfs.clock import Clock
-from ssfs.model.entry import Entry
+from ssfs.model.entry import GROUP, USER, Entry
 from ssfs.model.xattrs import ACLS
 from ssfs.mount.attributes import (
     DIRECTORY_BYTES,
@@ -20,6 +20,7 @@ from ssfs.mount.attributes import (
     version_attributes,
 )
 from ssfs.mount.facts import fact_xattr
+from ssfs.mount.listing import ListingEncoder
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted, Shortcut, TopDirectory, VersionsDirectory, Views
@@ -145,6 +146,20 @@ class Inodes:
         """The attributes of an entry inside a version."""
         return entry_attributes(entry, binding, opened, self.owners)
 
+    def listing_encoder(
+        self, binding: Binding, opened: OpenVersion, generation: int
+    ) -> ListingEncoder:
+        """What lists directories of a version; good for one request."""
+
+        def local(uid: int, gid: int) -> tuple[int, int]:
+            find = self.owners.local_number
+            return (
+                find(USER, uid, opened.owner_name(USER, uid)),
+                find(GROUP, gid, opened.owner_name(GROUP, gid)),
+            )
+
+        return ListingEncoder(binding.number, generation, opened.hard_links, local)
+
     def xattr(
         self, entry: Entry, name: bytes, binding: Binding, opened: OpenVersion
     ) -> bytes | None:
@@ -169,7 +184,7 @@ class Inodes:
 
 def row(opened: OpenVersion, entry_id: int) -> Entry:
     """The row of an entry id that the kernel got from us."""
-    entry = opened.catalog.entry(entry_id)
+    entry = opened.entry(entry_id)
     if entry is None:
         raise Stale
     return entry

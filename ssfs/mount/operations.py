@@ -1,36 +1,36 @@
-"""What the kernel asks of a mount, as pyfuse3 passes it on; only here exceptions become errnos.
+"""What the kernel asks of a mount, and what it is told; only here exceptions become errnos.
 
-pyfuse3 ends the whole mount when a handler raises anything but FUSEError, so every handler goes through
-`_answered`: what is expected becomes its errno by one table, everything else EIO and a traceback in
-the log.
+Every request comes through `MountOperations.answer`, which lets nothing out: what is expected becomes its errno by one
+table, everything else EIO and a traceback in the log. No exception of a handler ends a mount.
 
-Changes are refused by `ssfs.mount.refusals`. Some handlers are missing on purpose: for flush, fsync and others pyfuse3's own
-answer, ENOSYS, makes the kernel stop asking.
+Changes are refused by `ssfs.mount.refusals`. Some requests have no handler on purpose: for flush, fsync and others the answer
+ENOSYS makes the kernel stop asking.
 
 All handlers but `read` answer without awaiting anything, except that the first request for a version waits until a worker
 thread has compared its catalog with its digest. `read` awaits a worker thread when the store's disk must be waited for.
+What a handler awaits does not hold up other requests (`ssfs.mount.pump`).
 """
 
 import errno
-import functools
 import itertools
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Coroutine
 
 import pyfuse3
 import trio
-from typing_extensions import override
 
 from ssfs.errors import CorruptStore, StoreError
-from ssfs.mount.attributes import BLOCK_BYTES, Attributes
-from ssfs.mount.checked import CatalogUnchecked
-from ssfs.mount.handles import DirectoryHandle, FileHandle
+from ssfs.mount import wire
+from ssfs.mount.checked import CatalogCheck, CatalogUnchecked
+from ssfs.mount.handles import DirectoryHandle, FileHandle, VersionHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
-from ssfs.mount.refusals import ReadOnlyOperations, refuse_change
+from ssfs.mount.passthrough import Passthrough
+from ssfs.mount.pump import Answer
+from ssfs.mount.refusals import CHANGES, refuse_change
 from ssfs.mount.tree import MountTree
+from ssfs.mount.wire import Capability, Opcode, OpenFlag, Request
 
 _READ_BYTES = 1 << 20
 _LOGGED_ONCE = 1000
@@ -47,49 +47,34 @@ _ERRNO_OF: tuple[tuple[type[Exception], int], ...] = (
 _PASSED_ON = frozenset(
     {errno.EIO, errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENODEV, errno.ESTALE}
 )
+_NEVER_CHANGES = int(OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE)
+_KEPT = int(OpenFlag.KEEP_CACHE)
+_PASSED_THROUGH = int(OpenFlag.PASSTHROUGH)
 _QUIET = (NoEntry, Stale, WrongKind)
 
 _log = logging.getLogger(__name__)
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
+class MountOperations:
+    """Answers the kernel from a `MountTree`.
 
-def _answered(
-    handler: Callable[Concatenate["MountOperations", P], Awaitable[R]],
-) -> Callable[Concatenate["MountOperations", P], Coroutine[object, object, R]]:
-    """Let nothing but FUSEError out of a handler."""
-
-    @functools.wraps(handler)
-    async def answer(self: "MountOperations", /, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return await self.with_checked_catalog(lambda: handler(self, *args, **kwargs))
-        except pyfuse3.FUSEError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the root of a request: it ends here
-            raise pyfuse3.FUSEError(self.errno_of(error)) from None
-
-    return answer
-
-
-class MountOperations(ReadOnlyOperations):
-    """Answers the kernel from a `MountTree`."""
-
-    supports_dot_lookup = True
-    enable_acl = True
+    Attributes:
+        capabilities: What the kernel can, once its first request has come.
+    """
 
     def __init__(self, tree: MountTree, on_start: Callable[[], None]) -> None:
-        """Be ready for `pyfuse3.init`.
+        """Be ready for the kernel's first request.
 
         Args:
             tree: What is mounted.
-            on_start: Called when the kernel's first request has come: from then on we serve.
+            on_start: Called when that has come: from then on we serve.
         """
-        super().__init__()
         self._tree = tree
         self._on_start = on_start
+        self._passthrough: Passthrough | None = None
         self._directories: dict[int, DirectoryHandle] = {}
         self._files: dict[int, FileHandle] = {}
+        self._passed_on: dict[int, int] = {}
         self._numbers = itertools.count(1)
         # NFS keeps inode numbers beyond a mount's life, and numbers begin anew with each mount.
         self._generation = secrets.randbelow(1 << 31) + 1
@@ -98,24 +83,57 @@ class MountOperations(ReadOnlyOperations):
         self._logged: set[str] = set()
         self._checking = trio.Lock()
 
-    async def with_checked_catalog(self, answer: Callable[[], Awaitable[R]]) -> R:
-        """An answer, once the catalog that it needs is known to be what was committed."""
-        while True:
-            try:
-                return await answer()
-            except CatalogUnchecked as unchecked:
-                check = unchecked.check
-            try:
-                # One after the other: they have one disk, and many may wait for one catalog.
-                async with self._checking:
-                    if not check.is_done:
-                        await trio.to_thread.run_sync(check.run)
-            finally:
-                check.close()
+        self.capabilities = Capability(0)
+        self._handlers: dict[int, Callable[[Request], Coroutine[object, object, Answer]]] = {
+            Opcode.INIT: self._init,
+            Opcode.DESTROY: self._destroy,
+            Opcode.FORGET: self._forget,
+            Opcode.BATCH_FORGET: self._forget,
+            Opcode.LOOKUP: self._lookup,
+            Opcode.GETATTR: self._getattr,
+            Opcode.READLINK: self._readlink,
+            Opcode.STATFS: self._statfs,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.OPENDIR: self._opendir,
+            Opcode.READDIRPLUS: self._readdir,
+            Opcode.RELEASEDIR: self._releasedir,
+            Opcode.OPEN: self._open,
+            Opcode.READ: self._read,
+            Opcode.LSEEK: self._lseek,
+            Opcode.RELEASE: self._release,
+        }
 
-    @override
-    def init(self) -> None:
-        self._on_start()
+    def connect(self, passthrough: Passthrough) -> None:
+        """From now on let the kernel read files by itself where it can."""
+        self._passthrough = passthrough
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer a request, whatever happens."""
+        handler = self._handlers.get(request.opcode)
+        if handler is None:
+            return errno.EROFS if request.opcode in CHANGES else errno.ENOSYS
+        try:
+            while True:
+                try:
+                    return await handler(request)
+                except CatalogUnchecked as unchecked:
+                    check = unchecked.check
+                await self._run_check(check)
+        except pyfuse3.FUSEError as error:
+            return int(error.errno)
+        except Exception as error:  # noqa: BLE001 - the root of a request: it ends here
+            return self.errno_of(error)
+
+    async def _run_check(self, check: CatalogCheck) -> None:
+        """Find out whether a catalog is what was committed; then its request can be answered."""
+        try:
+            # One after the other: they have one disk, and many may wait for one catalog.
+            async with self._checking:
+                if not check.is_done:
+                    await trio.to_thread.run_sync(check.run)
+        finally:
+            check.close()
 
     def errno_of(self, error: Exception) -> int:
         """The errno for an exception; says in the log what the administrator must know."""
@@ -141,132 +159,132 @@ class MountOperations(ReadOnlyOperations):
             self._logged.add(text)
             _log.error("%s", text)
 
-    def _reply(self, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        return self._fill(pyfuse3.EntryAttributes(), attributes)
+    # -- the first and the last ------------------------------------------------------------------
 
-    def _fill(
-        self, entry: pyfuse3.EntryAttributes, attributes: Attributes
-    ) -> pyfuse3.EntryAttributes:
-        inode, mode, nlink, uid, gid, rdev, size, data_bytes, mtime_ns, *timeouts_s = attributes
-        entry.st_ino = inode
-        entry.generation = self._generation
-        entry.entry_timeout, entry.attr_timeout = timeouts_s
-        entry.st_mode = mode
-        entry.st_nlink = nlink
-        entry.st_uid = uid
-        entry.st_gid = gid
-        entry.st_rdev = rdev
-        entry.st_size = size
-        entry.st_blocks = -(-data_bytes // BLOCK_BYTES)
-        entry.st_atime_ns = entry.st_mtime_ns = entry.st_ctime_ns = mtime_ns
-        return entry
+    async def _init(self, asked: Request) -> Answer:
+        agreement = wire.agree(asked.body)
+        if agreement is None:
+            _log.error("The kernel is too old: Linux 5.4 is needed")
+            return errno.EPROTO
+        self.capabilities = agreement.capabilities
+        self._on_start()
+        return agreement.payload
+
+    async def _forget(self, _: Request) -> Answer:
+        """Nothing is kept for the kernel's sake: a number says itself what it leads to."""
+
+    async def _destroy(self, _: Request) -> Answer:
+        return b""
 
     # -- names and attributes --------------------------------------------------------------------
 
-    @override
-    @_answered
-    async def lookup(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
-        return self._reply(self._tree.lookup(parent_inode, name))
+    async def _lookup(self, asked: Request) -> Answer:
+        attributes = self._tree.lookup(asked.inode, wire.decode_name(asked.body))
+        return wire.encode_entry(attributes, self._generation)
 
-    @override
-    @_answered
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._reply(self._tree.attributes(inode))
+    async def _getattr(self, asked: Request) -> Answer:
+        return wire.encode_attributes(self._tree.attributes(asked.inode))
 
-    @override
-    @_answered
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._tree.read_link(inode)
+    async def _readlink(self, asked: Request) -> Answer:
+        return self._tree.read_link(asked.inode)
 
-    @override
-    @_answered
-    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+    async def _statfs(self, _: Request) -> Answer:
         status = os.statvfs(self._tree.store_path)
-        reply = pyfuse3.StatvfsData()
-        reply.f_bsize = status.f_bsize
-        reply.f_frsize = status.f_frsize
-        reply.f_blocks = status.f_blocks
-        reply.f_bfree = status.f_bfree
-        reply.f_bavail = status.f_bavail
-        reply.f_files = status.f_files
-        reply.f_ffree = status.f_ffree
-        reply.f_favail = status.f_favail
-        reply.f_namemax = status.f_namemax
-        return reply
+        return wire.encode_space(
+            wire.Space(
+                status.f_blocks,
+                status.f_bfree,
+                status.f_bavail,
+                status.f_files,
+                status.f_ffree,
+                status.f_bsize,
+                status.f_namemax,
+                status.f_frsize,
+            )
+        )
 
     # -- extended attributes ---------------------------------------------------------------------
 
-    @override
-    @_answered
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        return self._tree.xattr_names(inode)
+    async def _listxattr(self, asked: Request) -> Answer:
+        size, _ = wire.decode_xattr(asked.body)
+        names = b"".join(name + b"\0" for name in self._tree.xattr_names(asked.inode))
+        answer = wire.encode_xattr(names, size)
+        return errno.ERANGE if answer is None else answer
 
-    @override
-    @_answered
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        value = self._tree.xattr(inode, name)
+    async def _getxattr(self, asked: Request) -> Answer:
+        size, name = wire.decode_xattr(asked.body)
+        value = self._tree.xattr(asked.inode, name)
         if value is None:
-            raise pyfuse3.FUSEError(errno.ENODATA)
-        return value
+            return errno.ENODATA
+        answer = wire.encode_xattr(value, size)
+        return errno.ERANGE if answer is None else answer
 
     # -- directories -----------------------------------------------------------------------------
 
-    @override
-    @_answered
-    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+    async def _opendir(self, asked: Request) -> Answer:
         number = next(self._numbers)
-        self._directories[number] = self._tree.handles.open_directory(inode)
-        return number
+        handle = self._directories[number] = self._tree.handles.open_directory(asked.inode)
+        # The kernel may answer later listings from its own memory where nothing ever changes.
+        never_changes = isinstance(handle, VersionHandle)
+        flags = _NEVER_CHANGES if never_changes else 0
+        return wire.encode_open(number, flags)
 
-    @override
-    @_answered
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        entry = pyfuse3.EntryAttributes()
-        for item in self._tree.handles.list_directory(self._directories[fh], start_id):
-            self._fill(entry, item.attributes)
-            if not pyfuse3.readdir_reply(token, item.name, entry, item.cookie):
-                break
+    async def _readdir(self, asked: Request) -> Answer:
+        number, after, size = wire.decode_read(asked.body)
+        handle = self._directories[number]
+        return self._tree.handles.list_directory(handle, after, size, self._generation)
 
-    @override
-    @_answered
-    async def releasedir(self, fh: int) -> None:
-        self._tree.handles.close_directory(self._directories.pop(fh))
+    async def _releasedir(self, asked: Request) -> Answer:
+        handle = self._directories.pop(wire.decode_handle(asked.body))
+        self._tree.handles.close_directory(handle)
+        return b""
 
     # -- files -----------------------------------------------------------------------------------
 
-    @override
-    @_answered
-    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        if flags & (os.O_ACCMODE | os.O_TRUNC):
+    async def _open(self, asked: Request) -> Answer:
+        if wire.decode_open(asked.body) & (os.O_ACCMODE | os.O_TRUNC):
             refuse_change()
         number = next(self._numbers)
-        self._files[number] = self._tree.handles.open_file(inode)
-        return pyfuse3.FileInfo(fh=number, keep_cache=True)
+        handle = self._files[number] = self._tree.handles.open_file(asked.inode)
+        if self._passthrough is not None and (
+            backing := self._passthrough.open(asked.inode, handle.fd)
+        ):
+            self._passed_on[number] = asked.inode
+            return wire.encode_open(number, _PASSED_THROUGH, backing)
+        return wire.encode_open(number, _KEPT)
 
-    @override
-    @_answered
-    async def read(self, fh: int, off: int, size: int) -> bytes:
-        handle = self._files[fh]
-        size = min(size, max(handle.entry.size - off, 0))
+    async def _read(self, asked: Request) -> Answer:
+        number, offset, size = wire.decode_read(asked.body)
+        handle = self._files[number]
+        size = min(size, max(handle.entry.size - offset, 0), _READ_BYTES)
         view = self._buffer[:size]
         try:
-            done = os.preadv(handle.fd, [view], off, os.RWF_NOWAIT) if size else 0
+            done = os.preadv(handle.fd, [view], offset, os.RWF_NOWAIT) if size else 0
         except OSError as error:
             # EOPNOTSUPP: a file system without it, tmpfs for one.
             if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
                 raise
             done = 0
         if done == size:
-            # No copy, and the stubs know of `bytes` only; the kernel takes it before any other read.
-            return cast("bytes", view)
-        return await trio.to_thread.run_sync(_read_all, handle, off, size)
+            return view
+        return await trio.to_thread.run_sync(_read_all, handle, offset, size)
 
-    @override
-    @_answered
-    async def release(self, fh: int) -> None:
-        self._tree.handles.close_file(self._files.pop(fh))
+    async def _lseek(self, asked: Request) -> Answer:
+        number, offset, whence = wire.decode_lseek(asked.body)
+        try:
+            return wire.encode_offset(os.lseek(self._files[number].fd, offset, whence))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return errno.ENXIO  # behind the end, or no data comes any more
+            raise
+
+    async def _release(self, asked: Request) -> Answer:
+        number = wire.decode_handle(asked.body)
+        if (passed_on := self._passed_on.pop(number, None)) is not None:
+            assert self._passthrough is not None
+            self._passthrough.close(passed_on)
+        self._tree.handles.close_file(self._files.pop(number))
+        return b""
 
 
 def _read_all(handle: FileHandle, offset: int, size: int) -> bytes:

@@ -46,6 +46,8 @@ from ssfs.mount.mountpoint import (
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.options import MountOptions, parse_options
 from ssfs.mount.owners import Owners
+from ssfs.mount.passthrough import Passthrough, fuse_descriptor
+from ssfs.mount.pump import Pump
 from ssfs.mount.tree import MountTarget, MountTree
 
 __all__ = ["MountOptions", "MountTarget", "mount", "parse_options", "umount"]
@@ -118,38 +120,44 @@ async def _serve(
     started = trio.Event()
     # From before the mount appears: a signal in between would leave a dead mountpoint behind.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        _init_fuse(MountOperations(tree, started.set), tree.location, path, options)
+        operations = MountOperations(tree, started.set)
+        fd = _init_fuse(tree.location, path, options)
         try:
+            # What is damaged and read all the same may be of another length than we say.
+            operations.connect(Passthrough(fd, is_possible=not options.damaged_ok))
+            pump = Pump(fd, operations.answer, tree.handles.prepare)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_on_signal, signals)
-                nursery.start_soon(_close_idle, tree, min(_TICK_S, options.idle_s / 4))
-                nursery.start_soon(_begin, started, path, announce)
-                await pyfuse3.main()
+                nursery.start_soon(_end_on_signal, signals, pump)
+                nursery.start_soon(_close_idle, tree, pump, min(_TICK_S, options.idle_s / 4))
+                nursery.start_soon(_begin, started, pump, path, announce)
+                await pump.run()
                 nursery.cancel_scope.cancel()
         finally:
             pyfuse3.close(unmount=True)
             tree.close()
 
 
-async def _end_on_signal(signals: AsyncIterator[int]) -> None:
+async def _end_on_signal(signals: AsyncIterator[int], pump: Pump) -> None:
     async for _ in signals:
-        pyfuse3.terminate()
+        pump.stop()
 
 
-async def _close_idle(tree: MountTree, period_s: float) -> None:
+async def _close_idle(tree: MountTree, pump: Pump, period_s: float) -> None:
     while True:
         await trio.sleep(max(period_s, 0.05))
         try:
             tree.close_idle()
             for directory, name in tree.take_vanished():
                 # All that the kernel keeps for a version goes with it, open files and their pages aside.
-                pyfuse3.invalidate_entry_async(directory, name, ignore_enoent=True)
+                await pump.forget(directory, name)
         except Exception:  # noqa: BLE001 - the root of a task
             # Versions held for too long are a nuisance, the end of the mount would be worse.
             _log.exception("Idle versions cannot be let go")
 
 
-async def _begin(started: trio.Event, path: bytes, announce: Callable[[], None]) -> None:
+async def _begin(
+    started: trio.Event, pump: Pump, path: bytes, announce: Callable[[], None]
+) -> None:
     """What is left to do once the kernel has got its first answer."""
     await started.wait()
     _widen_read_ahead(path)
@@ -157,7 +165,7 @@ async def _begin(started: trio.Event, path: bytes, announce: Callable[[], None])
         announce()
     except BrokenPipeError:
         # Who asked for this mount is gone and will never unmount it.
-        pyfuse3.terminate()
+        pump.stop()
 
 
 def _widen_read_ahead(path: bytes) -> None:
@@ -169,21 +177,21 @@ def _widen_read_ahead(path: bytes) -> None:
                 f.write(str(_READ_AHEAD_KB))
 
 
-def _init_fuse(
-    operations: MountOperations, location: str, path: bytes, options: MountOptions
-) -> None:
-    """Make the mount appear; requests wait until `pyfuse3.main` runs."""
+def _init_fuse(location: str, path: bytes, options: MountOptions) -> int:
+    """Make the mount appear; requests wait until they are taken from the descriptor that is returned."""
     wanted = {"ro", "nosuid", "nodev", "default_permissions", f"fsname={table_name(location)}"}
     wanted |= {f"subtype={SUBTYPE}", *options.kernel}
     if options.allow_other:
         wanted.add("allow_other")
+    before = set(os.listdir("/proc/self/fd"))
     with _captured_stderr() as said:
         try:
-            pyfuse3.init(operations, os.fsdecode(path), wanted)
+            pyfuse3.init(pyfuse3.Operations(), os.fsdecode(path), wanted)
         except RuntimeError as error:
             # libfuse says why on stderr, and only there.
             why = " ".join(said().split()) or str(error)
             raise ConfigError(f"Mounting failed: {why}", path=path) from error
+    return fuse_descriptor(before)
 
 
 @contextlib.contextmanager

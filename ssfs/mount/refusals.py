@@ -8,98 +8,31 @@ import errno
 from typing import NoReturn
 
 import pyfuse3
-from typing_extensions import override
+
+from ssfs.mount.wire import Opcode
+
+CHANGES = frozenset(
+    {
+        Opcode.SETATTR,
+        Opcode.SYMLINK,
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.UNLINK,
+        Opcode.RMDIR,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.LINK,
+        Opcode.WRITE,
+        Opcode.SETXATTR,
+        Opcode.REMOVEXATTR,
+        Opcode.CREATE,
+        Opcode.TMPFILE,
+        Opcode.FALLOCATE,
+    }
+)
+"""The requests that would change something."""
 
 
 def refuse_change() -> NoReturn:
     """Say that the file system is read-only."""
     raise pyfuse3.FUSEError(errno.EROFS)
-
-
-class ReadOnlyOperations(pyfuse3.Operations):
-    """Handlers for everything that would change something."""
-
-    @override
-    async def setattr(
-        self,
-        inode: int,
-        attr: pyfuse3.EntryAttributes,
-        fields: pyfuse3.SetattrFields,
-        fh: int | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def mknod(
-        self,
-        parent_inode: int,
-        name: bytes,
-        mode: int,
-        rdev: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def symlink(
-        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def rename(
-        self,
-        parent_inode_old: int,
-        name_old: bytes,
-        parent_inode_new: int,
-        name_new: bytes,
-        flags: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def link(
-        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def create(
-        self,
-        parent_inode: int,
-        name: bytes,
-        mode: int,
-        flags: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def write(self, fh: int, off: int, buf: bytes) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def setxattr(
-        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
-    ) -> NoReturn:
-        refuse_change()
-
-    @override
-    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> NoReturn:
-        refuse_change()

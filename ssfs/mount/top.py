@@ -39,11 +39,16 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Shortcut:
-    """A symlink to a version of a task: `latest` to the newest, `yesterday` to the newest before today."""
+    """A symlink to a version of a task: `latest` to the newest, `yesterday` to the newest before today.
+
+    The kernel keeps where a symlink leads for as long as it knows its number. So it gets another number whenever it
+    leads elsewhere, and a number leads to the same name for ever.
+    """
 
     inode: int
     name: str
     task: "TaskDirectory"
+    shown: str | None = None
 
     @property
     def target(self) -> str | None:
@@ -316,6 +321,15 @@ class TaskDirectory(VersionsDirectory):
         )
         for binding in made:
             self._mounted.bindings[binding.number] = (binding, self)
+        for shortcut in self._shortcuts.values():
+            if shortcut.target != shortcut.shown:
+                self._renumber(shortcut)
+
+    def _renumber(self, shortcut: Shortcut) -> None:
+        self._mounted.nodes.pop(shortcut.inode, None)
+        shortcut.inode = next(self._mounted.inodes)
+        shortcut.shown = shortcut.target
+        self._mounted.nodes[shortcut.inode] = shortcut
 
     @override
     def _scan(self) -> bool:

@@ -128,9 +128,7 @@ class MountTree:
         """The attributes of an inode number."""
         number, entry_id = split_inode_number(inode)
         if not number:
-            node = self._inodes.node(entry_id)
-            (node.task if isinstance(node, Shortcut) else node).refresh()
-            return self._inodes.target_attributes(node)
+            return self._inodes.target_attributes(self._refreshed(entry_id))
         if self._histories.has(number):
             return self._histories.attributes(inode)
         binding = self._inodes.binding(number)
@@ -148,13 +146,18 @@ class MountTree:
             if entry.kind != Kind.SYMLINK:
                 raise WrongKind
             return entry.target
-        node = self._inodes.node(entry_id)
+        node = self._refreshed(entry_id)
         if not isinstance(node, Shortcut):
             raise WrongKind
-        node.task.refresh()
         if (target := node.target) is None:
             raise NoEntry
         return os.fsencode(target)
+
+    def _refreshed(self, number: int) -> TopDirectory | Shortcut:
+        """What has this number above the versions, after a look at the store: that may take it away."""
+        node = self._inodes.node(number)
+        (node.task if isinstance(node, Shortcut) else node).refresh()
+        return self._inodes.node(number)
 
     def xattr_names(self, inode: int) -> list[bytes]:
         """The names of an entry's extended attributes, those of the source."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _OPEN_CATALOGS = 32
 _HELD_VERSIONS = 256
 _REMEMBERED_XATTRS = 256
+_REMEMBERED_ROWS = 256
 
 
 class VersionGone(Exception):
@@ -76,6 +77,7 @@ class OpenVersion:
         self._tree: Tree | None = None
         self._groups: LinkGroups | None = None
         self._xattrs: dict[bytes, dict[bytes, bytes]] = {}
+        self._rows: dict[int, Entry] = {}
         self._owner_names: dict[tuple[int, int], str] | None = None
         try:
             self._fd = open_directory(path)
@@ -120,6 +122,17 @@ class OpenVersion:
             catalog.path = os.path.join(self.path, b"catalog.db")
             self._catalog = catalog
         return self._catalog
+
+    def entry(self, entry_id: int) -> Entry | None:
+        """The row of an entry id; questions about one entry come in bunches."""
+        found = self._rows.get(entry_id)
+        if found is None:
+            found = self._open_catalog().entry(entry_id)
+            if found is not None:
+                if len(self._rows) >= _REMEMBERED_ROWS:
+                    self._rows.clear()
+                self._rows[entry_id] = found
+        return found
 
     def owner_name(self, kind: int, number: int) -> str:
         """What the source called a user or group number; "" if it had no name."""
@@ -212,6 +225,7 @@ class OpenVersion:
             self._catalog.close()
         self._tree = self._catalog = self._groups = self._owner_names = None
         self._xattrs.clear()
+        self._rows.clear()
 
     def close(self) -> None:
         """Let it go: from now on it can be deleted."""

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from ssfs.model.entry import ROOT_ID, Entry, Kind
-from ssfs.mount.attributes import Attributes, split_inode_number
-from ssfs.mount.handles import DirectoryItem
+from ssfs.mount.attributes import Attributes, DirectoryItem, split_inode_number
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.owners import Owners
 from ssfs.mount.tree import MountTree
 from ssfs.store.store import Store, Task
+from tests.mount.asking import decode_items
 from tests.mount.stores import (
     DAY,
     NEXT_DAY,
@@ -29,6 +29,7 @@ from tests.mount.stores import (
 
 TOP = directory(ROOT_ID, 0, b"", mode=0o755)
 ROOT_INODE = 1
+ROOM = 1 << 24
 HOUR = datetime.timedelta(hours=1)
 
 
@@ -50,7 +51,7 @@ class History:
     def items(self, inode: int, after: int = 0) -> list[DirectoryItem]:
         handle = self.tree.handles.open_directory(inode)
         try:
-            return list(self.tree.handles.list_directory(handle, after))
+            return decode_items(self.tree.handles.list_directory(handle, after, ROOM, 1))
         finally:
             self.tree.handles.close_directory(handle)
 
@@ -346,14 +347,14 @@ def test_long_directories_are_listed_some_at_a_time_and_can_be_resumed(task):
     add_days(task, even, odd)
     history = History(task)
     handle = history.tree.handles.open_directory(history.lookup("").inode)
-    items = list(history.tree.handles.list_directory(handle, 0))
+    items = decode_items(history.tree.handles.list_directory(handle, 0, ROOM, 1))
     assert [item.name for item in items] == [b"%04d" % n for n in range(count)]
     assert len({item.attributes.inode for item in items}) == count
     for at in (999, 0, 255, 256, 511, 700, 1):
-        rest = list(history.tree.handles.list_directory(handle, items[at].cookie))
+        rest = decode_items(history.tree.handles.list_directory(handle, items[at].cookie, ROOM, 1))
         assert rest == items[at + 1 :]
     with pytest.raises(WrongKind):
-        list(history.tree.handles.list_directory(handle, count + 1))
+        history.tree.handles.list_directory(handle, count + 1, ROOM, 1)
 
 
 def test_a_listing_goes_on_while_versions_come(task):
@@ -361,11 +362,11 @@ def test_a_listing_goes_on_while_versions_come(task):
     add_days(task, rows)
     history = History(task)
     handle = history.tree.handles.open_directory(history.lookup("").inode)
-    lines = history.tree.handles.list_directory(handle, 0)
-    names = [next(lines).name for _ in range(10)]
+    first = decode_items(history.tree.handles.list_directory(handle, 0, 1600, 1))
+    assert 0 < len(first) < 20
     add_version(task, [TOP, *rows[:-1], file(900, 1, b"0000 new"), file(901, 1, b"9")], NEXT_DAY)
-    names += [item.name for item in lines]
-    assert names == [row.name for row in rows] + [b"9"]
+    more = decode_items(history.tree.handles.list_directory(handle, first[-1].cookie, ROOM, 1))
+    assert [item.name for item in first + more] == [row.name for row in rows] + [b"9"]
 
 
 def test_a_damaged_catalog_is_left_out_and_said_once(task, expected_warnings):

@@ -1,12 +1,10 @@
-"""The handlers, called as pyfuse3 calls them: nothing but FUSEError may come out."""
+"""Requests, asked as the pump asks them: nothing but answers may come out."""
 
 import errno
-import inspect
 import os
+import struct
 from pathlib import Path
-from typing import cast
 
-import pyfuse3
 import pytest
 
 from ssfs.errors import CorruptStore
@@ -14,13 +12,22 @@ from ssfs.model.entry import ROOT_ID
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.owners import Owners
-from ssfs.mount.refusals import ReadOnlyOperations
+from ssfs.mount.refusals import CHANGES
 from ssfs.mount.tree import MountTree
+from ssfs.mount.wire import Opcode, Request
+from tests.mount.asking import (
+    Refused,
+    ask,
+    decode_listing,
+    look_up,
+    open_handle,
+    read,
+    reading,
+    releasing,
+)
 from tests.mount.stores import HandClock, add_version, directory, make_task
 
 CONTENT = os.urandom(3_000_000)
-NOBODY = cast("pyfuse3.RequestContext", None)
-"""Who asks; no handler looks."""
 
 
 @pytest.fixture
@@ -35,13 +42,6 @@ def tree(tmp_path: Path) -> MountTree:
 @pytest.fixture
 def operations(tree) -> MountOperations:
     return MountOperations(tree, lambda: None)
-
-
-async def inode_of(operations: MountOperations, *names: bytes) -> int:
-    inode = pyfuse3.ROOT_INODE
-    for name in names:
-        inode = (await operations.lookup(inode, name, NOBODY)).st_ino
-    return inode
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ async def test_each_exception_has_its_errno(
 
     monkeypatch.setattr(tree, "attributes", fail)
     for _ in range(3):
-        with pytest.raises(pyfuse3.FUSEError) as caught:
-            await operations.getattr(1, NOBODY)
+        with pytest.raises(Refused) as caught:
+            await ask(operations, Opcode.GETATTR)
         assert caught.value.errno == number
     if isinstance(error, (NoEntry, Stale, WrongKind)):
         assert not expected_warnings
@@ -77,48 +77,96 @@ async def test_each_exception_has_its_errno(
 
 
 async def test_numbers_and_handles_nobody_gave_out_are_refused(operations, expected_warnings):
-    for call in (operations.getattr(99 << 40 | 1, NOBODY), operations.opendir(77, NOBODY)):
-        with pytest.raises(pyfuse3.FUSEError) as caught:
-            await call
+    for opcode, inode in ((Opcode.GETATTR, 99 << 40 | 1), (Opcode.OPENDIR, 77)):
+        with pytest.raises(Refused) as caught:
+            await ask(operations, opcode, inode)
         assert caught.value.errno == errno.ESTALE
-    with pytest.raises(pyfuse3.FUSEError):
-        await operations.read(123, 0, 10)
+    for opcode in (
+        Opcode.READ,
+        Opcode.READDIRPLUS,
+        Opcode.RELEASE,
+        Opcode.RELEASEDIR,
+        Opcode.LSEEK,
+    ):
+        with pytest.raises(Refused) as caught:
+            await ask(operations, opcode, 1, reading(123, 0, 10))
+        assert caught.value.errno == errno.EIO
     assert expected_warnings
 
 
 async def test_every_change_is_refused(operations):
-    changes = [name for name in vars(ReadOnlyOperations) if not name.startswith("_")]
-    assert len(changes) == 12
-    for name in changes:
-        change = getattr(operations, name)
-        arguments = [None] * len(inspect.signature(change).parameters)
-        with pytest.raises(pyfuse3.FUSEError) as caught:
-            await change(*arguments)
-        assert caught.value.errno == errno.EROFS
+    assert len(CHANGES) == 15
+    for opcode in CHANGES:
+        for body in (b"", bytes(100)):
+            with pytest.raises(Refused) as caught:
+                await ask(operations, opcode, 1, body)
+            assert caught.value.errno == errno.EROFS
+
+
+async def test_whatever_the_kernel_may_ask_one_day_is_answered(operations, expected_warnings):
+    """Every opcode there is, known or not, with bodies too short for it: an answer, never an exception."""
+    for opcode in range(200):
+        for body in (b"", b"\xff", bytes(24), b"\xff" * 200):
+            answer = await operations.answer(Request(opcode, 1, 1, body))
+            assert answer is None or isinstance(answer, (bytes, memoryview)) or 0 < answer < 200
+    assert await operations.answer(Request(4096, 1, 1, b"")) == errno.ENOSYS
 
 
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC])
 async def test_opening_for_writing_is_refused(operations, flags):
-    inode = await inode_of(operations, b"2024-05-01", b"f")
-    with pytest.raises(pyfuse3.FUSEError) as caught:
-        await operations.open(inode, flags, NOBODY)
+    found = await look_up(operations, b"2024-05-01", b"f")
+    with pytest.raises(Refused) as caught:
+        await open_handle(operations, Opcode.OPEN, found.inode, flags)
     assert caught.value.errno == errno.EROFS
 
 
+async def test_a_kernel_that_is_too_old_is_refused(operations, expected_warnings):
+    for major, minor, flags in ((7, 20, 1 << 13), (8, 0, 1 << 13), (7, 31, 0)):
+        with pytest.raises(Refused) as caught:
+            await ask(operations, Opcode.INIT, 0, struct.pack("=IIII", major, minor, 0, flags))
+        assert caught.value.errno == errno.EPROTO
+    assert expected_warnings
+
+
+async def test_a_listing_goes_on_where_it_was_and_ends(tmp_path):
+    task = make_task(tmp_path / "many")
+    rows = [directory(ROOT_ID, 0, b"")]
+    rows += [
+        directory(number, ROOT_ID, b"%06d" % number * (number % 20 + 1)) for number in range(2, 700)
+    ]
+    add_version(task, rows)
+    operations = MountOperations(
+        MountTree(task, HandClock(), owners=Owners(), idle_s=60), lambda: None
+    )
+    found = await look_up(operations, b"2024-05-01")
+    handle = await open_handle(operations, Opcode.OPENDIR, found.inode)
+    for size in (400, 4096, 32768):
+        names, cookie = [], 0
+        while payload := await ask(
+            operations, Opcode.READDIRPLUS, 1, reading(handle, cookie, size)
+        ):
+            assert len(payload) <= size
+            lines = decode_listing(payload)
+            names += [name for _, name, _ in lines]
+            cookie = lines[-1][0]
+        assert names == sorted(row.name for row in rows[1:])
+    await ask(operations, Opcode.RELEASEDIR, 1, releasing(handle))
+
+
 async def read_and_check(operations: MountOperations) -> None:
-    inode = await inode_of(operations, b"2024-05-01", b"f")
-    handle = (await operations.open(inode, os.O_RDONLY, NOBODY)).fh
+    found = await look_up(operations, b"2024-05-01", b"f")
+    handle = await open_handle(operations, Opcode.OPEN, found.inode)
     for offset, size in [
         (0, 10),
         (1, 1 << 20),
-        (0, 2_000_000),
+        (1_999_999, 1 << 20),
         (2_999_999, 100),
         (3_000_000, 1),
         (9_000_000, 1),
     ]:
-        read = bytes(await operations.read(handle, offset, size))
-        assert read == CONTENT[offset : offset + size]
-    await operations.release(handle)
+        # A MiB at most, as agreed with the kernel.
+        assert await read(operations, handle, offset, size) == CONTENT[offset : offset + size]
+    await ask(operations, Opcode.RELEASE, 1, releasing(handle))
 
 
 async def test_reads_are_exact(operations):
@@ -147,15 +195,15 @@ async def test_reads_are_exact_when_only_a_part_is_cached(operations, monkeypatc
 async def test_file_cut_short_while_open_is_an_error_and_not_zeros(
     operations, tmp_path, expected_warnings
 ):
-    inode = await inode_of(operations, b"2024-05-01", b"f")
-    handle = (await operations.open(inode, os.O_RDONLY, NOBODY)).fh
+    found = await look_up(operations, b"2024-05-01", b"f")
+    handle = await open_handle(operations, Opcode.OPEN, found.inode)
     (data,) = (tmp_path / "store").rglob("tree/f")
     os.truncate(data, 1000)
-    with pytest.raises(pyfuse3.FUSEError) as caught:
-        await operations.read(handle, 0, 4096)
+    with pytest.raises(Refused) as caught:
+        await read(operations, handle, 0, 4096)
     assert caught.value.errno == errno.EIO
     assert str(data.parent.parent) in expected_warnings[0].getMessage()
-    await operations.release(handle)
+    await ask(operations, Opcode.RELEASE, 1, releasing(handle))
 
 
 async def test_negative_times_survive(tmp_path):
@@ -163,5 +211,5 @@ async def test_negative_times_survive(tmp_path):
     add_version(task, [directory(ROOT_ID, 0, b"", mtime_s=-1, mtime_ns=5)])
     tree = MountTree(task, HandClock(), owners=Owners(), idle_s=60)
     operations = MountOperations(tree, lambda: None)
-    entry = await operations.lookup(pyfuse3.ROOT_INODE, b"2024-05-01", NOBODY)
-    assert entry.st_mtime_ns == entry.st_ctime_ns == entry.st_atime_ns == -999_999_995
+    found = await look_up(operations, b"2024-05-01")
+    assert found.times_ns == (-999_999_995,) * 3

@@ -13,6 +13,7 @@ from ssfs.mount.owners import Owners
 from ssfs.mount.samba import VIEW, GmtNames, SambaDirectory
 from ssfs.mount.tree import MountTree
 from ssfs.store.store import Task
+from tests.mount.asking import decode_items
 from tests.mount.stores import DAY, NEXT_DAY, HandClock, add_version, expire, make_task
 from tests.mount.test_names import ROOT
 
@@ -38,7 +39,10 @@ class Mount:
 
     def names(self) -> list[str]:
         handle = self.tree.handles.open_directory(self.view)
-        return [os.fsdecode(item.name) for item in self.tree.handles.list_directory(handle, 0)]
+        return [
+            os.fsdecode(item.name)
+            for item in decode_items(self.tree.handles.list_directory(handle, 0, 1 << 20, 1))
+        ]
 
     def version_of(self, name: str) -> bytes | None:
         inode = self.tree.lookup(self.view, name.encode()).inode

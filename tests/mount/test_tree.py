@@ -13,14 +13,15 @@ from ssfs.errors import CorruptStore
 from ssfs.model.entry import GROUP, ROOT_ID, USER, Flag, Kind, Principal
 from ssfs.model.policy import Policy
 from ssfs.model.version import RootMetadata
-from ssfs.mount.attributes import ABSENT, split_inode_number
-from ssfs.mount.handles import DirectoryItem
+from ssfs.mount.attributes import ABSENT, Attributes, DirectoryItem, split_inode_number
+from ssfs.mount.handles import DirectoryHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.owners import NOBODY, Owners
 from ssfs.mount.tree import MountTree
 from ssfs.store.damage import Damage, DamagedEntry, DamagedPart, change_damage, without
 from ssfs.store.store import Store, Task
 from ssfs.store.textfile import FORMAT
+from tests.mount.asking import decode_items
 from tests.mount.stores import (
     DAY,
     NEXT_DAY,
@@ -45,6 +46,11 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def blocks(attributes: Attributes) -> Attributes:
+    """As a listing says it: data in whole blocks."""
+    return attributes._replace(data_bytes=-(-attributes.data_bytes // 512) * 512)
+
+
 class Mount:
     """A tree and its clock."""
 
@@ -65,9 +71,12 @@ class Mount:
     def items(self, inode: int, after: int = 0) -> list[DirectoryItem]:
         handle = self.tree.handles.open_directory(inode)
         try:
-            return list(self.tree.handles.list_directory(handle, after))
+            return self.listed(handle, after)
         finally:
             self.tree.handles.close_directory(handle)
+
+    def listed(self, handle: DirectoryHandle, after: int = 0) -> list[DirectoryItem]:
+        return decode_items(self.tree.handles.list_directory(handle, after, 1 << 24, 1))
 
     def names(self, inode: int = ROOT_INODE) -> list[bytes]:
         return [item.name for item in self.items(inode)]
@@ -186,7 +195,9 @@ def test_yesterday_moves_at_midnight_of_the_stores_time_zone(berlin):
     link = mount.at("yesterday")
     assert mount.tree.read_link(link) == b"2024-05-01"
     mount.clock.time = at(2, 22)
-    assert mount.tree.read_link(link) == b"2024-05-02"
+    with pytest.raises(Stale):
+        mount.tree.read_link(link)  # the kernel keeps what a number has said
+    assert mount.tree.read_link(mount.at("yesterday")) == b"2024-05-02"
 
 
 def test_without_a_version_before_today_there_is_no_yesterday(task):
@@ -197,9 +208,10 @@ def test_without_a_version_before_today_there_is_no_yesterday(task):
     link = mount.at("yesterday")
     expire(task, old)
     assert mount.names() == [b"2024-05-02", b"latest"]
-    for gone in (lambda: mount.at("yesterday"), lambda: mount.tree.read_link(link)):
-        with pytest.raises(NoEntry):
-            gone()
+    with pytest.raises(NoEntry):
+        mount.at("yesterday")
+    with pytest.raises(Stale):
+        mount.tree.read_link(link)
 
 
 def test_version_of_a_day_to_come_is_not_yesterdays(task):
@@ -235,8 +247,8 @@ def test_attributes_come_from_the_catalog(task):
     assert (of[b"dir"].mode, of[b"dir"].size) == (stat.S_IFDIR | 0o1777, 4096)
     assert all(attributes.nlink == 1 for attributes in of.values())
     for name, attributes in of.items():
-        assert mount.tree.lookup(mount.at("2024-05-01"), name) == attributes
-        assert mount.tree.attributes(attributes.inode) == attributes
+        assert blocks(mount.tree.lookup(mount.at("2024-05-01"), name)) == attributes
+        assert blocks(mount.tree.attributes(attributes.inode)) == attributes
 
 
 def test_root_of_a_version_shows_its_own_metadata(task):
@@ -403,9 +415,43 @@ def test_one_handle_may_jump_about(wide):
     whole = wide.items(inode)
     handle = wide.tree.handles.open_directory(inode)
     for index in (700, 3, 255, 256, 999, 0, 300):
-        rest = wide.tree.handles.list_directory(handle, whole[index].cookie)
-        assert list(rest) == whole[index + 1 :]
-    assert list(wide.tree.handles.list_directory(handle, 0)) == whole
+        assert wide.listed(handle, whole[index].cookie) == whole[index + 1 :]
+    assert wide.listed(handle) == whole
+
+
+def test_listing_made_ahead_is_the_listing(task):
+    """A walk with and without what is prepared between its requests, in any order of directories."""
+    rows = [TOP]
+    for number in range(2, 12):
+        rows.append(directory(number, 1, b"%02d" % number))
+        rows += [
+            entry(number * 1000 + n, number, b"%d" % n, Kind.FILE) for n in range(number % 4 * 150)
+        ]
+        rows.append(directory(number * 1000 + 999, number, b"z"))
+    add_version(task, rows)
+    mount, ahead = Mount(task), Mount(task)
+    inodes = [mount.at("2024-05-01")]
+    inodes += [mount.at(b"2024-05-01/%02d" % number) for number in (2, 3, 4, 4, 9, 5, 6, 11, 10)]
+    assert ahead.at("2024-05-01") == inodes[0]
+    for inode in inodes:
+        expected = mount.items(inode)
+        handle = ahead.tree.handles.open_directory(inode)
+        assert ahead.listed(handle) == expected
+        ahead.tree.handles.prepare()
+        assert ahead.listed(handle, expected[-1].cookie) == []
+        assert ahead.listed(handle, expected[0].cookie) == expected[1:]
+        ahead.tree.handles.close_directory(handle)
+
+
+def test_listing_ahead_takes_no_request_in_and_no_error_out(task, tmp_path):
+    version = add_version(task, [TOP, directory(2, 1, b"a"), directory(3, 2, b"b")])
+    mount = Mount(task)
+    assert mount.names(mount.at("2024-05-01")) == [b"a"]
+    expire(task, version)
+    collect(task)
+    mount.tree.close()
+    mount.tree.handles.prepare()
+    mount.tree.handles.prepare()
 
 
 def test_cookie_of_another_directory_is_refused(wide):
@@ -417,11 +463,11 @@ def test_listing_of_names_is_one_moment_until_it_is_begun_anew(task):
     add_version(task, [TOP], DAY)
     mount = Mount(task)
     handle = mount.tree.handles.open_directory(ROOT_INODE)
-    first = next(mount.tree.handles.list_directory(handle, 0))
+    first = mount.listed(handle)[0]
     add_version(task, [TOP], NEXT_DAY)
-    rest = mount.tree.handles.list_directory(handle, first.cookie)
+    rest = mount.listed(handle, first.cookie)
     assert [item.name for item in rest] == [b"latest", b"yesterday"]
-    anew = mount.tree.handles.list_directory(handle, 0)
+    anew = mount.listed(handle)
     assert [item.name for item in anew] == [b"2024-05-01", b"2024-05-02", b"latest", b"yesterday"]
 
 

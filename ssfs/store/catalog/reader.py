@@ -22,6 +22,14 @@ from ssfs.store.catalog.schema import (
 )
 
 _CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
+_LISTING = """
+SELECT id, name, kind, mode, uid, gid, mtime_s, mtime_ns, size, link_group, rdev, holes, length(target)
+FROM entry WHERE parent = ? AND name > ? ORDER BY name LIMIT ?
+"""
+_NEXT_DIRECTORY = """
+SELECT id FROM (SELECT id, name, kind FROM entry WHERE parent = ? AND name > ? ORDER BY name LIMIT ?)
+WHERE kind = 2 ORDER BY name LIMIT 1
+"""
 _BY_ID = f"{SELECT_ENTRY} WHERE id = ?"
 _BY_PATH = f"{SELECT_ENTRY} WHERE parent = ? AND name = ?"
 _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
@@ -76,6 +84,10 @@ _TYPES = tuple(bytes if name in _BYTES else int for name in Entry._fields)
 
 MAX_DEPTH = 1 << 20
 """A path of more names than this goes in a circle."""
+
+ListedRow = tuple[int, bytes, int, int, int, int, int, int, int, int, int, bytes, int]
+"""What `listing` has of an entry: id, name, kind, mode, uid, gid, mtime_s, mtime_ns, size, link_group, rdev, holes, and
+the length of a symlink's target."""
 
 T = TypeVar("T", int, bytes)
 
@@ -142,6 +154,15 @@ class CatalogReader:
     def children(self, parent: int, after: bytes = b"") -> Iterator[Entry]:
         """The rows of a directory whose names come after `after`, in byte order of the names."""
         return self._rows(_CHILDREN, (parent, after))
+
+    def listing(self, parent: int, after: bytes, limit: int) -> list[ListedRow]:
+        """As `children`, at most `limit` of them and only what is asked for by the million."""
+        with self._reading():
+            return self._database.execute(_LISTING, (parent, after, limit)).fetchall()
+
+    def next_directory(self, parent: int, after: bytes, limit: int) -> int:
+        """The id of the first directory among the `limit` entries of a directory that come after `after`; 0 if there is none."""
+        return self._value(int, _NEXT_DIRECTORY, (parent, after, limit)) or 0
 
     def child(self, parent: int, name: bytes) -> Entry | None:
         """The row at a name of a directory."""
