@@ -15,7 +15,7 @@ from ssfs.mount.attributes import Attributes, split_inode_number
 from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
-from ssfs.mount.versions import OpenVersion
+from ssfs.store.opened import OpenVersion
 
 _BATCH = 256
 

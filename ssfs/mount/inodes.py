@@ -23,7 +23,7 @@ from ssfs.mount.facts import fact_xattr
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted, Shortcut, TaskDirectory, TopDirectory
-from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
+from ssfs.store.opened import OpenVersion, OpenVersions, VersionGone
 
 _OWNERS_REMEMBERED_S = 600.0
 

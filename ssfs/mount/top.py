@@ -24,7 +24,7 @@ from ssfs.errors import CorruptStore, SsfsError
 from ssfs.model.entry import is_valid_name
 from ssfs.model.version import VersionId
 from ssfs.mount.names import Binding, NameTable, ShownVersion
-from ssfs.mount.versions import OpenVersions
+from ssfs.store.opened import OpenVersions
 from ssfs.store.store import check_name
 from ssfs.store.version import Version, list_versions
 
