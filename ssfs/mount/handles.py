@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ssfs.model.entry import Entry, Kind
-from ssfs.mount.attributes import Attributes, split_inode_number
+from ssfs.mount.attributes import Attributes, inode_number, split_inode_number
 from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
-from ssfs.store.opened import OpenVersion
+from ssfs.store.opened import OpenVersion, RangeReader
 
 _BATCH = 256
 
@@ -34,6 +34,11 @@ class TopHandle:
 
     node: TopDirectory
     lines: list[Line]
+
+    @property
+    def inode(self) -> int:
+        """Its inode number."""
+        return self.node.inode
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -55,6 +60,11 @@ class VersionHandle:
     rows: list[Entry] = dataclasses.field(default_factory=list)
     position: dict[int, int] = dataclasses.field(default_factory=dict)
     is_last: bool = False
+
+    @property
+    def inode(self) -> int:
+        """Its inode number."""
+        return inode_number(self.binding.number, self.entry_id)
 
     def load(self, after: bytes, cookie: int) -> None:
         """Read on after a name."""
@@ -88,14 +98,16 @@ class FileHandle:
     Attributes:
         binding: What it was reached through.
         opened: Its version.
-        fd: Its data file.
+        fd: Its data file; -1 if it is not on this machine.
         entry: Its row.
+        content: How it is read then.
     """
 
     binding: Binding
     opened: OpenVersion
     fd: int
     entry: Entry
+    content: RangeReader | None = None
 
     @property
     def label(self) -> str:
@@ -175,11 +187,16 @@ class Handles:
         entry = row(opened, entry_id)
         if entry.kind != Kind.FILE:
             raise WrongKind
-        handle = FileHandle(binding, opened, opened.open_file(entry), entry)
+        content = opened.open_content(entry)
+        fd = opened.open_file(entry) if content is None else -1
+        handle = FileHandle(binding, opened, fd, entry, content)
         self._inodes.hold(binding, opened)
         return handle
 
     def close_file(self, handle: FileHandle) -> None:
         """Close a file."""
-        os.close(handle.fd)
+        if handle.content is None:
+            os.close(handle.fd)
+        else:
+            handle.content.close()
         self._inodes.release(handle.binding, handle.opened)

@@ -53,10 +53,10 @@ class Inodes:
         zone: datetime.tzinfo,
         *,
         owners: Owners,
+        versions: OpenVersions,
         idle_s: float,
-        damaged_ok: bool = False,
     ) -> None:
-        self.mounted = Mounted(clock, zone, OpenVersions(idle_s, damaged_ok=damaged_ok), idle_s)
+        self.mounted = Mounted(clock, zone, versions, idle_s)
         self._clock = clock
         self._owners = owners
         self._owners_since_s = clock.monotonic_s()

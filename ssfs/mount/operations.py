@@ -7,8 +7,8 @@ the log.
 Changes are refused by `ssfs.mount.refusals`. Some handlers are missing on purpose: for flush, fsync and others pyfuse3's own
 answer, ENOSYS, makes the kernel stop asking.
 
-All handlers but `read` answer without awaiting anything. `read` awaits a worker thread when the store's disk
-must be waited for.
+Of a store on this machine all handlers but `read` answer without awaiting anything. `read` awaits a worker thread when the store's disk
+must be waited for. Of a server's, what an answer is made of is awaited first (`ssfs.mount.remote.preparing`).
 """
 
 import errno
@@ -25,10 +25,12 @@ import trio
 from typing_extensions import override
 
 from ssfs.errors import CorruptStore, StoreError
+from ssfs.model.entry import NAME_MAX_BYTES
 from ssfs.mount.attributes import BLOCK_BYTES, Attributes
 from ssfs.mount.handles import DirectoryHandle, FileHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.refusals import ReadOnlyOperations, refuse_change
+from ssfs.mount.remote.preparing import Preparer
 from ssfs.mount.tree import MountTree
 
 _READ_BYTES = 1 << 20
@@ -77,16 +79,20 @@ class MountOperations(ReadOnlyOperations):
     supports_dot_lookup = True
     enable_acl = True
 
-    def __init__(self, tree: MountTree, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, tree: MountTree, on_start: Callable[[], None], preparer: Preparer | None = None
+    ) -> None:
         """Be ready for `pyfuse3.init`.
 
         Args:
             tree: What is mounted.
             on_start: Called when the kernel's first request has come: from then on we serve.
+            preparer: Fetches what the tree answers from; None if all of it is on this machine.
         """
         super().__init__()
         self._tree = tree
         self._on_start = on_start
+        self._preparer = preparer
         self._directories: dict[int, DirectoryHandle] = {}
         self._files: dict[int, FileHandle] = {}
         self._numbers = itertools.count(1)
@@ -151,23 +157,34 @@ class MountOperations(ReadOnlyOperations):
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
+        if self._preparer is not None:
+            await self._preparer.name(parent_inode, name)
         return self._reply(self._tree.lookup(parent_inode, name))
 
     @override
     @_answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        if self._preparer is not None:
+            await self._preparer.row(inode)
         return self._reply(self._tree.attributes(inode))
 
     @override
     @_answered
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        if self._preparer is not None:
+            await self._preparer.row(inode)
         return self._tree.read_link(inode)
 
     @override
     @_answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        status = os.statvfs(self._tree.store_path)
         reply = pyfuse3.StatvfsData()
+        if self._tree.store_path is None:
+            # How full a server's disk is nobody here can do anything about.
+            reply.f_bsize = reply.f_frsize = BLOCK_BYTES
+            reply.f_namemax = NAME_MAX_BYTES
+            return reply
+        status = os.statvfs(self._tree.store_path)
         reply.f_bsize = status.f_bsize
         reply.f_frsize = status.f_frsize
         reply.f_blocks = status.f_blocks
@@ -184,11 +201,15 @@ class MountOperations(ReadOnlyOperations):
     @override
     @_answered
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
+        if self._preparer is not None:
+            await self._preparer.row(inode)
         return self._tree.xattr_names(inode)
 
     @override
     @_answered
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        if self._preparer is not None:
+            await self._preparer.fact(inode, name)
         value = self._tree.xattr(inode, name)
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
@@ -199,6 +220,8 @@ class MountOperations(ReadOnlyOperations):
     @override
     @_answered
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        if self._preparer is not None:
+            await self._preparer.row(inode)
         number = next(self._numbers)
         self._directories[number] = self._tree.handles.open_directory(inode)
         return number
@@ -206,8 +229,11 @@ class MountOperations(ReadOnlyOperations):
     @override
     @_answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        handle = self._directories[fh]
+        if self._preparer is not None:
+            await self._preparer.inside(handle.inode)
         entry = pyfuse3.EntryAttributes()
-        for item in self._tree.handles.list_directory(self._directories[fh], start_id):
+        for item in self._tree.handles.list_directory(handle, start_id):
             self._fill(entry, item.attributes)
             if not pyfuse3.readdir_reply(token, item.name, entry, item.cookie):
                 break
@@ -224,6 +250,8 @@ class MountOperations(ReadOnlyOperations):
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             refuse_change()
+        if self._preparer is not None:
+            await self._preparer.row(inode)
         number = next(self._numbers)
         self._files[number] = self._tree.handles.open_file(inode)
         return pyfuse3.FileInfo(fh=number, keep_cache=True)
@@ -233,6 +261,8 @@ class MountOperations(ReadOnlyOperations):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         handle = self._files[fh]
         size = min(size, max(handle.entry.size - off, 0))
+        if handle.content is not None:
+            return await handle.content.read(off, size)
         view = self._buffer[:size]
         try:
             done = os.preadv(handle.fd, [view], off, os.RWF_NOWAIT) if size else 0

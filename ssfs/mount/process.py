@@ -44,9 +44,11 @@ from ssfs.mount.mountpoint import (
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.options import MountOptions, parse_options
 from ssfs.mount.owners import Owners
+from ssfs.mount.remote.mount import RemoteMount
+from ssfs.mount.remote.target import RemoteTarget
 from ssfs.mount.tree import MountTarget, MountTree
 
-__all__ = ["MountOptions", "MountTarget", "mount", "parse_options", "umount"]
+__all__ = ["MountOptions", "MountTarget", "RemoteTarget", "mount", "parse_options", "umount"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,9 +70,13 @@ class _Outcome(msgspec.Struct):
 
 
 def mount(
-    target: MountTarget, mountpoint: bytes, options: MountOptions, *, foreground: bool
+    target: MountTarget | RemoteTarget,
+    mountpoint: bytes,
+    options: MountOptions,
+    *,
+    foreground: bool,
 ) -> None:
-    """Mount a store, a sync point or a task, also where a mount of ssfs has died.
+    """Mount a store, a sync point or a task, of this machine or of a server, also where a mount of ssfs has died.
 
     In the background this returns as soon as the mount serves; in the foreground when it has ended.
 
@@ -81,9 +87,17 @@ def mount(
     clear_dead_mounts(mountpoint)
     path = check_mountpoint(mountpoint)
     check_fuse()
+    clock = SystemClock()
+    if isinstance(target, RemoteTarget) and options.damaged_ok:
+        raise ConfigError(
+            "Mount option 'damaged_ok' is for a store of this machine",
+            remedy="mount it there, or do without",
+        )
     tree = MountTree(
-        target,
-        SystemClock(),
+        RemoteMount(target, clock, options.timeout_s)
+        if isinstance(target, RemoteTarget)
+        else target,
+        clock,
         owners=Owners(options.owners, sole=options.sole_owner),
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
@@ -113,7 +127,12 @@ async def _serve(
     started = trio.Event()
     # From before the mount appears: a signal in between would leave a dead mountpoint behind.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        _init_fuse(MountOperations(tree, started.set), tree.location, path, options)
+        try:
+            operations = MountOperations(tree, started.set, tree.start())
+            _init_fuse(operations, tree.location, path, options)
+        except BaseException:
+            tree.close()
+            raise
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_end_on_signal, signals)

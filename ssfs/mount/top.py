@@ -246,6 +246,9 @@ class TaskDirectory(TopDirectory):
     @override
     def refresh(self) -> None:
         super().refresh()
+        self._update_names()
+
+    def _update_names(self) -> None:
         made = self._names.update(
             self._shown, self._mounted.clock.monotonic_s(), self._mounted.versions.is_held
         )

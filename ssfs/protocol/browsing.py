@@ -100,18 +100,22 @@ class LinkedNames(ControlMessage, frozen=True):
     count: int
 
 
+class Links(ControlMessage, frozen=True):
+    """Server, among rows: some of the groups of hard links that the entries sent are in."""
+
+    links: list[LinkedNames]
+
+
 class RowsEnd(ControlMessage, frozen=True):
     """Server: those were the rows.
 
     Attributes:
         catalog_digest: Logical digest of the version's catalog, in hex; "" where none was recorded.
-        directories: Of these all rows were sent.
-        links: The groups of hard links of the entries sent.
+        directories: All rows of what is in these were sent.
     """
 
     catalog_digest: str
     directories: list[int]
-    links: list[LinkedNames]
 
 
 class WantBytes(ControlMessage, frozen=True):

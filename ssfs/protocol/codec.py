@@ -12,6 +12,7 @@ from ssfs.protocol.browsing import (
     BytesEnd,
     Lacking,
     LetGo,
+    Links,
     Listing,
     RowsEnd,
     WantBytes,
@@ -109,6 +110,7 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     46: BytesEnd,
     47: Lacking,
     48: LetGo,
+    49: Links,
 }
 """Frame type number of each control message."""
 

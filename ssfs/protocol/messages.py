@@ -17,6 +17,7 @@ from ssfs.protocol.browsing import (
     BytesEnd,
     Lacking,
     LetGo,
+    Links,
     Listing,
     RowsEnd,
     WantBytes,
@@ -531,4 +532,5 @@ Message = (
     | BytesEnd
     | Lacking
     | LetGo
+    | Links
 )

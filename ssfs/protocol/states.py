@@ -16,6 +16,7 @@ from ssfs.protocol.browsing import (
     BytesEnd,
     Lacking,
     LetGo,
+    Links,
     Listing,
     RowsEnd,
     WantBytes,
@@ -208,7 +209,7 @@ TRANSITIONS: dict[State, Rules] = {
     State.ENTERING: {Browsed: (_S, State.BROWSING), Refused: (_S, State.CLOSED)},
     State.BROWSING: {
         **dict.fromkeys((WantListing, WantRows, WantBytes, LetGo), (_C, State.BROWSING)),
-        **dict.fromkeys((Listing, CatalogRows, RowsEnd), (_S, State.BROWSING)),
+        **dict.fromkeys((Listing, CatalogRows, Links, RowsEnd), (_S, State.BROWSING)),
         **dict.fromkeys((FileRaw, BytesEnd, Lacking), (_S, State.BROWSING)),
         Leave: (_C, State.CLOSED),
         Refused: (_S, State.CLOSED),

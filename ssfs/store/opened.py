@@ -49,6 +49,23 @@ class Placed(Protocol):
         ...
 
 
+class RangeReader(abc.ABC):
+    """The content of an open file that must be waited for."""
+
+    @abc.abstractmethod
+    async def read(self, offset: int, size: int) -> bytes:
+        """Exactly these bytes, all of which the file has.
+
+        Raises:
+            CorruptStore: They are not what was stored.
+            OSError: They cannot be had.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Nobody reads any more."""
+
+
 class OpenVersion(abc.ABC):
     """A version that cannot be deleted as long as this is open.
 
@@ -102,6 +119,10 @@ class OpenVersion(abc.ABC):
             CorruptStore: The tree does not hold what the catalog promises.
             OSError: It cannot be opened.
         """
+
+    def open_content(self, entry: Entry) -> RangeReader | None:  # noqa: ARG002
+        """An entry's content where it must be waited for; None: `open_file` is the way."""
+        return None
 
     @abc.abstractmethod
     def is_damaged(self, entry: Entry) -> bool:
@@ -291,6 +312,12 @@ class OpenVersions:
         if (opened := self._held.get(version.path)) is not None:
             opened.last_request_s = now_s
             self._held.move_to_end(version.path)
+
+    def let_go(self, version: Placed) -> None:
+        """Close the version, unless something is open in it."""
+        opened = self._held.get(version.path)
+        if opened is not None and not opened.handles:
+            self._close(version.path)
 
     def close_idle(self, now_s: float) -> None:
         """Close what nobody has used for a while."""
