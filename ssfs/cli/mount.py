@@ -6,7 +6,8 @@ import shlex
 import click
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import open_target, parse_location, spell
+from ssfs.cli.location import parse_location, spell
+from ssfs.cli.mounting import find_target
 from ssfs.cli.options import PATH, examples, location_argument, quiet_option, verbose_option
 from ssfs.cli.output import emit
 from ssfs.mount.process import mount as mount_target
@@ -18,6 +19,7 @@ from ssfs.store.store import Task
     epilog=examples(
         "ssfs mount /srv/store::main/nas1-home /mnt",
         "ls /mnt/latest/",
+        "ssfs mount ssfs://nas2/main/nas1-home /mnt",
     )
 )
 @location_argument
@@ -34,7 +36,7 @@ from ssfs.store.store import Task
     "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are), "
     "samba (add what Windows' Previous Versions need: see `ssfs samba-config`), "
     "show_history (list .history), plain (have none), "
-    "idle=SECONDS, and such as noexec.",
+    "idle=SECONDS, timeout=SECONDS (how long to wait for a server that says nothing), and such as noexec.",
 )
 @quiet_option
 @verbose_option
@@ -54,14 +56,16 @@ def mount(
     before today. `.history/PATH/FILE/`, reached by name, has the states of one file, by date,
     wherever it was. New versions appear by themselves. What is left there of a mount that died is
     cleared. It serves from the background until `ssfs umount`; what is wrong is said before it goes
-    there.
+    there. A server's, without `.history`, is fetched as it is looked into; while the server is away, reading fails after a
+    time, and goes on when it is back.
 
-    Exit codes: 0 it serves; 2 MOUNTPOINT is absent, not empty or in use, an option is wrong, or
-    this machine has no FUSE; 6 no store there, or it cannot be read.
+    Exit codes: 0 it serves; 2 MOUNTPOINT is absent, not empty or in use, an option is wrong, there is no
+    such sync point or task, or this machine has no FUSE; 4 the server is not trusted, or does not let us;
+    5 it cannot be reached; 6 no store there, or it cannot be read.
     """
     chosen = parse_options(options)
     place = parse_location(location)
-    target = open_target(place)
+    target = find_target(place)
     if verbose:
         is_task = isinstance(target, Task)
         emit(f"Mounting {spell(place) if is_task else os.fsdecode(location)}")

@@ -12,7 +12,8 @@ import traceback
 
 import click
 
-from ssfs.cli.location import open_target, parse_location
+from ssfs.cli.location import parse_location
+from ssfs.cli.mounting import find_target
 from ssfs.cli.options import PATH, examples
 from ssfs.cli.output import safe_text
 from ssfs.errors import ConfigError, SsfsError
@@ -78,7 +79,7 @@ def helper(
         place = parse_location(location)
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
-    target = open_target(place)
+    target = find_target(place)
     if fake:
         check_mountpoint(mountpoint)
     else:

@@ -37,6 +37,12 @@ def cache_root() -> bytes:
     return os.path.join(home, b"ssfs")
 
 
+def boot_id() -> bytes:
+    """What tells this boot of the machine from all others."""
+    with open(_BOOT_ID, "rb") as boot:
+        return boot.read().strip()
+
+
 @contextlib.contextmanager
 def open_cache(root: bytes, task_id: str) -> Iterator["TaskCache"]:
     """The cache of one task, locked; a temporary one while another process has it.
@@ -79,10 +85,8 @@ class TaskCache:
         """Use the directory `path`, open as `fd`; both stay the caller's."""
         self._path = path
         self._fd = fd
-        with open(_BOOT_ID, "rb") as boot:
-            boot_id = boot.read().strip()
-        self._working = b"working-%s.db" % boot_id
-        self._compared = b"compared-%s.db" % boot_id
+        self._working = b"working-%s.db" % boot_id()
+        self._compared = b"compared-%s.db" % boot_id()
 
     def find(self, digest: bytes) -> CatalogReader | None:
         """The catalog with this logical digest; None if it must be fetched."""

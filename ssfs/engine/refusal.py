@@ -41,13 +41,11 @@ def to_refusal(error: SsfsError) -> Refused:
     """The message that tells a client of a server's error."""
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return Refused(
-                code, _sendable(error.problem), error.path or b"", _sendable(error.remedy)
-            )
-    return Refused(Refusal.BAD_REQUEST, _sendable(str(error)), b"", "")
+            return Refused(code, sendable(error.problem), error.path or b"", sendable(error.remedy))
+    return Refused(Refusal.BAD_REQUEST, sendable(str(error)), b"", "")
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """What travels of a text: it may quote any path, and anything that a client sent."""
     if len(text) > _MAX_TEXT:
         text = f"{text[:_MAX_TEXT]}..."

@@ -37,7 +37,7 @@ def send_catalog(channel: Channel, catalog: CatalogReader) -> None:
     All that its logical digest counts, so also sets of extended attributes that no entry has: those of a
     file whose content was under way when a run was cut.
     """
-    sender = _RowSender(channel)
+    sender = RowSender(channel)
     sender.add_principals(catalog)
     for key, encoded in catalog.xattr_sets():
         sender.add_xattrs(key, encoded)
@@ -51,7 +51,7 @@ def send_rows(channel: Channel, catalog: CatalogReader, entries: Iterable[Entry]
 
     With them go all its principals and those sets of extended attributes that the entries have.
     """
-    sender = _RowSender(channel)
+    sender = RowSender(channel)
     sender.add_principals(catalog)
     sent_sets: set[bytes] = set()
     for entry in entries:
@@ -62,10 +62,11 @@ def send_rows(channel: Channel, catalog: CatalogReader, entries: Iterable[Entry]
     sender.end()
 
 
-class _RowSender:
+class RowSender:
     """Collects rows into frames."""
 
     def __init__(self, channel: Channel) -> None:
+        """Send to `channel`, which is not used for anything else meanwhile but after `flush`."""
         self._channel = channel
         self._compressor = zstandard.ZstdCompressor(level=3)
         self._entries: list[Entry] = []
@@ -74,35 +75,40 @@ class _RowSender:
         self._size = 0
 
     def add_principals(self, catalog: CatalogReader) -> None:
+        """All that the source called its users and groups."""
         for principal in catalog.principals():
             self._add(principal, len(principal.name))
 
     def add_entry(self, entry: Entry) -> None:
+        """A row."""
         size = len(entry.name) + len(entry.target) + len(entry.xattrs) + len(entry.holes)
         self._add(entry, size)
 
     def _add(self, row: Entry | Principal, size: int) -> None:
         if self._size + size > _FRAME_BYTES:
-            self._flush()
+            self.flush()
         if isinstance(row, Entry):
             self._entries.append(row)
         else:
             self._principals.append(row)
         self._size += size + _ROW_BYTES
         if len(self._entries) + len(self._principals) >= _ROWS_PER_FRAME:
-            self._flush()
+            self.flush()
 
     def add_xattrs(self, key: bytes, encoded: bytes) -> None:
+        """A set of extended attributes, before the first row that names it."""
         if self._size + len(encoded) > _FRAME_BYTES:
-            self._flush()
+            self.flush()
         self._xattr_sets.append((key, encoded))
         self._size += len(key) + len(encoded)
 
     def end(self) -> None:
-        self._flush()
+        """Send what is left, and that it was all."""
+        self.flush()
         self._channel.send(CatalogEnd())
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what has been collected."""
         if not (self._entries or self._principals or self._xattr_sets):
             return
         batch = encode_control(CatalogBatch(self._entries, self._principals, self._xattr_sets))
@@ -124,12 +130,17 @@ def received_rows(hear: Callable[[], Message]) -> Iterator[CatalogBatch]:
         RemoteProtocolError: Something else comes, or a frame that is damaged or expands too far.
     """
     while isinstance(message := hear(), CatalogRows):
-        yield _decode_rows(message)
+        yield decode_rows(message)
     if not isinstance(message, CatalogEnd):
         raise RemoteProtocolError(f"The server sent {type(message).__name__} among catalog rows")
 
 
-def _decode_rows(message: CatalogRows) -> CatalogBatch:
+def decode_rows(message: CatalogRows) -> CatalogBatch:
+    """The rows in a frame.
+
+    Raises:
+        RemoteProtocolError: It is damaged, or expands too far.
+    """
     try:
         # zstandard's own limit is for frames that do not say their size: one that does is believed.
         size = zstandard.frame_content_size(message.compressed)

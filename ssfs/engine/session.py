@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssfs.clock import Clock
+from ssfs.engine.browse.server import serve_browsing
 from ssfs.engine.commands import serve_ask
 from ssfs.engine.greeting import greet_client
 from ssfs.engine.receiver import receive_version
@@ -19,6 +20,7 @@ from ssfs.errors import ConnectionLost, InternalError, SsfsError, TrustError
 from ssfs.fsio.disk import store_error
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
+from ssfs.protocol.browsing import Browse
 from ssfs.protocol.messages import Ask, AskAuthority, Enroll, Fetch, Leave, Open, Renew
 from ssfs.protocol.states import State
 from ssfs.store.store import Store
@@ -90,6 +92,9 @@ def _serve(
                 note(f"restore {request.point}/{request.task} {request.version}")
                 served = serve_restore(channel, store, _known(visitor), request)
                 return f"restored {served.files} files of {served.task} {served.version}"
+            case Browse():
+                note("browse")
+                return f"browsed, {serve_browsing(channel, store, _known(visitor))} answers"
             case Ask() as request:
                 note("command")
                 refusal = serve_ask(channel, store, _known(visitor), request, clock)

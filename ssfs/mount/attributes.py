@@ -24,7 +24,7 @@ from ssfs.model.entry import (
 from ssfs.model.layout import data_bytes
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
-from ssfs.mount.versions import OpenVersion
+from ssfs.store.opened import OpenVersion
 
 BLOCK_BYTES = 512
 DIRECTORY_BYTES = 4096

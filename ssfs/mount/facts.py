@@ -12,7 +12,7 @@ to files and directories alone.
 
 from ssfs.model.entry import Entry, Flag
 from ssfs.mount.names import Binding
-from ssfs.mount.versions import OpenVersion
+from ssfs.store.opened import OpenVersion
 
 _YES = b"1"
 

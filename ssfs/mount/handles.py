@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from ssfs.model.entry import Entry, Kind
 from ssfs.mount.attributes import DirectoryItem, split_inode_number
-from ssfs.mount.checked import CatalogUnchecked
 from ssfs.mount.history.view import NAME as HISTORY
 from ssfs.mount.history.view import Histories, HistoryHandle
 from ssfs.mount.inodes import Inodes, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.top import Line, TopDirectory
-from ssfs.mount.versions import OpenVersion
 from ssfs.mount.wire import encode_listing
 from ssfs.store.catalog.reader import ListedRow
+from ssfs.store.checked import CatalogUnchecked
+from ssfs.store.opened import LocalVersion, OpenVersion, RangeReader
 
 _BATCH = 256
 _HISTORY_COOKIE = (1 << 62) + (1 << 61)
@@ -89,14 +89,16 @@ class FileHandle:
     Attributes:
         binding: What it was reached through.
         opened: Its version.
-        fd: Its data file.
+        fd: Its data file; -1 if it is not on this machine.
         entry: Its row.
+        content: How it is read then.
     """
 
     binding: Binding
     opened: OpenVersion
     fd: int
     entry: Entry
+    content: RangeReader | None = None
 
     @property
     def label(self) -> str:
@@ -164,7 +166,9 @@ class Handles:
         if isinstance(handle, VersionHandle):
             if after:
                 return self._list_version(handle, after, size, generation)
-            self._walked = (handle, size, generation)
+            if isinstance(handle.opened, LocalVersion):
+                # Of a server's version the rows of that directory may not be here.
+                self._walked = (handle, size, generation)
             return self._take_prepared(handle, size) or self._list_version(
                 handle, 0, size, generation
             )
@@ -254,13 +258,18 @@ class Handles:
         entry = row(opened, entry_id)
         if entry.kind != Kind.FILE:
             raise WrongKind
-        handle = FileHandle(binding, opened, opened.open_file(entry), entry)
+        content = opened.open_content(entry)
+        fd = opened.open_file(entry) if content is None else -1
+        handle = FileHandle(binding, opened, fd, entry, content)
         self._inodes.hold(binding, opened)
         return handle
 
     def close_file(self, handle: FileHandle) -> None:
         """Close a file."""
-        os.close(handle.fd)
+        if handle.content is None:
+            os.close(handle.fd)
+        else:
+            handle.content.close()
         self._inodes.release(handle.binding, handle.opened)
 
 

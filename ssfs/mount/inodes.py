@@ -22,9 +22,9 @@ from ssfs.mount.attributes import (
 from ssfs.mount.facts import fact_xattr
 from ssfs.mount.listing import ListingEncoder
 from ssfs.mount.names import Binding
-from ssfs.mount.owners import Owners
+from ssfs.mount.owners import Owners, local_acl
 from ssfs.mount.top import Mounted, Shortcut, TopDirectory, VersionsDirectory, Views
-from ssfs.mount.versions import OpenVersion, OpenVersions, VersionGone
+from ssfs.store.opened import OpenVersion, OpenVersions, VersionGone
 
 _OWNERS_REMEMBERED_S = 600.0
 
@@ -56,11 +56,10 @@ class Inodes:
         zone: datetime.tzinfo,
         *,
         owners: Owners,
+        versions: OpenVersions,
         idle_s: float,
-        damaged_ok: bool = False,
         views: Views,
     ) -> None:
-        versions = OpenVersions(idle_s, damaged_ok=damaged_ok)
         self.mounted = Mounted(clock, zone, versions, idle_s, views)
         self._clock = clock
         self.owners = owners
@@ -165,7 +164,7 @@ class Inodes:
     ) -> bytes | None:
         """One extended attribute of an entry; ACLs name this machine's users and groups."""
         if name in ACLS:
-            return opened.local_acl(entry, name, self.owners)
+            return local_acl(opened, entry, name, self.owners)
         value = opened.xattrs(entry).get(name)
         return fact_xattr(entry, name, binding, opened) if value is None else value
 

@@ -12,7 +12,7 @@ to one version for ever. The rules (DESIGN.md section 5):
   it and for `idle_s` after its last request. When its name should lead elsewhere it moves only then,
   as a new binding; until then the newer version is listed under its timed name.
 - An expired version is listed no more, but its names still resolve while it is in use and *held*
-  (locked open, `ssfs.mount.versions`): they are the way back in for somebody who walks through it.
+  (locked open, `ssfs.store.opened`): they are the way back in for somebody who walks through it.
 """
 
 import dataclasses

@@ -6,9 +6,9 @@ table, everything else EIO and a traceback in the log. No exception of a handler
 Changes are refused by `ssfs.mount.refusals`. Some requests have no handler on purpose: for flush, fsync and others the answer
 ENOSYS makes the kernel stop asking.
 
-All handlers but `read` answer without awaiting anything, except that the first request for a version waits until a worker
-thread has compared its catalog with its digest. `read` awaits a worker thread when the store's disk must be waited for.
-What a handler awaits does not hold up other requests (`ssfs.mount.pump`).
+Of a store on this machine all handlers but `_read` answer without awaiting anything, except that the first request for a version
+waits until a worker thread has compared its catalog with its digest. `_read` awaits a worker thread when the store's disk must be
+waited for. Of a server's, what an answer is made of is awaited first (`ssfs.mount.remote.preparing`). What a handler awaits does not hold up other requests (`ssfs.mount.pump`).
 """
 
 import errno
@@ -22,15 +22,18 @@ import pyfuse3
 import trio
 
 from ssfs.errors import CorruptStore, StoreError
+from ssfs.model.entry import NAME_MAX_BYTES
 from ssfs.mount import wire
-from ssfs.mount.checked import CatalogCheck, CatalogUnchecked
+from ssfs.mount.attributes import BLOCK_BYTES
 from ssfs.mount.handles import DirectoryHandle, FileHandle, VersionHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.passthrough import Passthrough
 from ssfs.mount.pump import Answer
 from ssfs.mount.refusals import CHANGES, refuse_change
+from ssfs.mount.remote.preparing import Preparer
 from ssfs.mount.tree import MountTree
 from ssfs.mount.wire import Capability, Opcode, OpenFlag, Request
+from ssfs.store.checked import CatalogCheck, CatalogUnchecked
 
 _READ_BYTES = 1 << 20
 _LOGGED_ONCE = 1000
@@ -62,15 +65,19 @@ class MountOperations:
         capabilities: What the kernel can, once its first request has come.
     """
 
-    def __init__(self, tree: MountTree, on_start: Callable[[], None]) -> None:
+    def __init__(
+        self, tree: MountTree, on_start: Callable[[], None], preparer: Preparer | None = None
+    ) -> None:
         """Be ready for the kernel's first request.
 
         Args:
             tree: What is mounted.
             on_start: Called when that has come: from then on we serve.
+            preparer: Fetches what the tree answers from; None if all of it is on this machine.
         """
         self._tree = tree
         self._on_start = on_start
+        self._preparer = preparer
         self._passthrough: Passthrough | None = None
         self._directories: dict[int, DirectoryHandle] = {}
         self._files: dict[int, FileHandle] = {}
@@ -179,16 +186,28 @@ class MountOperations:
     # -- names and attributes --------------------------------------------------------------------
 
     async def _lookup(self, asked: Request) -> Answer:
-        attributes = self._tree.lookup(asked.inode, wire.decode_name(asked.body))
+        name = wire.decode_name(asked.body)
+        if self._preparer is not None:
+            await self._preparer.name(asked.inode, name)
+        attributes = self._tree.lookup(asked.inode, name)
         return wire.encode_entry(attributes, self._generation)
 
     async def _getattr(self, asked: Request) -> Answer:
+        if self._preparer is not None:
+            await self._preparer.row(asked.inode)
         return wire.encode_attributes(self._tree.attributes(asked.inode))
 
     async def _readlink(self, asked: Request) -> Answer:
+        if self._preparer is not None:
+            await self._preparer.row(asked.inode)
         return self._tree.read_link(asked.inode)
 
     async def _statfs(self, _: Request) -> Answer:
+        if self._tree.store_path is None:
+            # How full a server's disk is nobody here can do anything about.
+            return wire.encode_space(
+                wire.Space(0, 0, 0, 0, 0, BLOCK_BYTES, NAME_MAX_BYTES, BLOCK_BYTES)
+            )
         status = os.statvfs(self._tree.store_path)
         return wire.encode_space(
             wire.Space(
@@ -207,12 +226,16 @@ class MountOperations:
 
     async def _listxattr(self, asked: Request) -> Answer:
         size, _ = wire.decode_xattr(asked.body)
+        if self._preparer is not None:
+            await self._preparer.row(asked.inode)
         names = b"".join(name + b"\0" for name in self._tree.xattr_names(asked.inode))
         answer = wire.encode_xattr(names, size)
         return errno.ERANGE if answer is None else answer
 
     async def _getxattr(self, asked: Request) -> Answer:
         size, name = wire.decode_xattr(asked.body)
+        if self._preparer is not None:
+            await self._preparer.fact(asked.inode, name)
         value = self._tree.xattr(asked.inode, name)
         if value is None:
             return errno.ENODATA
@@ -222,6 +245,8 @@ class MountOperations:
     # -- directories -----------------------------------------------------------------------------
 
     async def _opendir(self, asked: Request) -> Answer:
+        if self._preparer is not None:
+            await self._preparer.row(asked.inode)
         number = next(self._numbers)
         handle = self._directories[number] = self._tree.handles.open_directory(asked.inode)
         # The kernel may answer later listings from its own memory where nothing ever changes.
@@ -232,6 +257,8 @@ class MountOperations:
     async def _readdir(self, asked: Request) -> Answer:
         number, after, size = wire.decode_read(asked.body)
         handle = self._directories[number]
+        if self._preparer is not None:
+            await self._preparer.inside(asked.inode)
         return self._tree.handles.list_directory(handle, after, size, self._generation)
 
     async def _releasedir(self, asked: Request) -> Answer:
@@ -244,10 +271,14 @@ class MountOperations:
     async def _open(self, asked: Request) -> Answer:
         if wire.decode_open(asked.body) & (os.O_ACCMODE | os.O_TRUNC):
             refuse_change()
+        if self._preparer is not None:
+            await self._preparer.row(asked.inode)
         number = next(self._numbers)
         handle = self._files[number] = self._tree.handles.open_file(asked.inode)
-        if self._passthrough is not None and (
-            backing := self._passthrough.open(asked.inode, handle.fd)
+        if (
+            self._passthrough is not None
+            and handle.content is None
+            and (backing := self._passthrough.open(asked.inode, handle.fd))
         ):
             self._passed_on[number] = asked.inode
             return wire.encode_open(number, _PASSED_THROUGH, backing)
@@ -257,6 +288,8 @@ class MountOperations:
         number, offset, size = wire.decode_read(asked.body)
         handle = self._files[number]
         size = min(size, max(handle.entry.size - offset, 0), _READ_BYTES)
+        if handle.content is not None:
+            return await handle.content.read(offset, size)
         view = self._buffer[:size]
         try:
             done = os.preadv(handle.fd, [view], offset, os.RWF_NOWAIT) if size else 0
@@ -271,8 +304,12 @@ class MountOperations:
 
     async def _lseek(self, asked: Request) -> Answer:
         number, offset, whence = wire.decode_lseek(asked.body)
+        handle = self._files[number]
+        if handle.content is not None:
+            # The kernel does without then: all is data.
+            return errno.ENOSYS
         try:
-            return wire.encode_offset(os.lseek(self._files[number].fd, offset, whence))
+            return wire.encode_offset(os.lseek(handle.fd, offset, whence))
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return errno.ENXIO  # behind the end, or no data comes any more

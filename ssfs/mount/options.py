@@ -10,13 +10,14 @@ from ssfs.errors import ConfigError
 from ssfs.mount.owner_map import find_owner, read_owner_map
 
 IDLE_S = 60.0
+TIMEOUT_S = 30.0
 
 # What the mount is anyway: naming it is no mistake.
 _GIVEN = frozenset({"ro", "nosuid", "nodev", "default_permissions"})
 _SWITCHES = frozenset(
     {"allow_other", "numeric_ids", "damaged_ok", "samba", "plain", "show_history"}
 )
-_VALUED = frozenset({"owner", "map", "idle"})
+_VALUED = frozenset({"owner", "map", "idle", "timeout"})
 _KERNEL = frozenset({"exec", "noexec", "noatime", "sync", "async", "dirsync"})
 _OPPOSITE = {"exec": "noexec", "noexec": "exec", "sync": "async", "async": "sync"}
 _REFUSED = frozenset({"rw", "suid", "dev"})
@@ -35,6 +36,7 @@ class MountOptions(msgspec.Struct, frozen=True):
         show_history: List it, too.
         sole_owner: Number of the user and of the group that have everything; None: each has what is theirs.
         samba: Show what Samba needs for Windows' "Previous Versions" (`ssfs.mount.samba`).
+        timeout_s: For how long to wait for a server that says nothing.
     """
 
     allow_other: bool = False
@@ -46,6 +48,7 @@ class MountOptions(msgspec.Struct, frozen=True):
     samba: bool = False
     history: bool = True
     show_history: bool = False
+    timeout_s: float = TIMEOUT_S
 
 
 def parse_options(text: str) -> MountOptions:
@@ -53,7 +56,8 @@ def parse_options(text: str) -> MountOptions:
 
     `allow_other`, `numeric_ids`, `owner=USER` and `map=FILE` (`ssfs.mount.owner_map`), `damaged_ok`, `samba`, `plain` (no
     `.history`) or `show_history` (list it), `idle=SECONDS` (60: how long after its last use a name stays with its
-    version, and an expired version stays readable), and
+    version, and an expired version stays readable), `timeout=SECONDS` (30: how long a server may say nothing before
+    whoever waits for it gets an error), and
     those for the kernel: `noexec`, `noatime` and such. Of an option given twice the last one counts.
 
     Permissions are always checked by the kernel: no option takes that away.
@@ -81,13 +85,14 @@ def parse_options(text: str) -> MountOptions:
     return MountOptions(
         "allow_other" in switches,
         OwnerMap("numeric_ids" in switches, chosen.users, chosen.groups),
-        _parse_seconds(values["idle"]) if "idle" in values else IDLE_S,
+        _parse_seconds("idle", values["idle"]) if "idle" in values else IDLE_S,
         tuple(kernel),
         "damaged_ok" in switches,
         find_owner(values["owner"]) if "owner" in values else None,
         "samba" in switches,
         "plain" not in switches,
         "show_history" in switches,
+        _parse_seconds("timeout", values["timeout"]) if "timeout" in values else TIMEOUT_S,
     )
 
 
@@ -119,15 +124,15 @@ def _unfit(name: str) -> ConfigError:
     return ConfigError(
         f"Unknown mount option {name!r}",
         remedy="known: allow_other, numeric_ids, owner=USER, map=FILE, damaged_ok, samba, plain, "
-        "show_history, idle=SECONDS, " + ", ".join(sorted(_KERNEL)),
+        "show_history, idle=SECONDS, timeout=SECONDS, " + ", ".join(sorted(_KERNEL)),
     )
 
 
-def _parse_seconds(text: str) -> float:
+def _parse_seconds(option: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ConfigError(f"Mount option 'idle={text}' needs a number of seconds")
+        raise ConfigError(f"Mount option '{option}={text}' needs a number of seconds")
     return seconds

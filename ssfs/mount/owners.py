@@ -14,7 +14,9 @@ import pwd
 from collections.abc import Callable
 
 from ssfs.engine.restore.options import OwnerMap
-from ssfs.model.entry import MAX_OWNER, USER
+from ssfs.model.entry import MAX_OWNER, USER, Entry
+from ssfs.model.xattrs import translate_acl
+from ssfs.store.opened import OpenVersion
 
 NOBODY = 65534
 DEFAULT_MAP = OwnerMap()
@@ -106,3 +108,15 @@ def _exists(ask: Callable[[int], object], number: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def local_acl(opened: OpenVersion, entry: Entry, name: bytes, owners: Owners) -> bytes | None:
+    """An ACL of an entry with this machine's users and groups; None if it has none."""
+    value = opened.xattrs(entry).get(name)
+    if value is None:
+        return None
+
+    def local(kind: int, number: int) -> int:
+        return owners.local_number(kind, number, opened.owner_name(kind, number))
+
+    return translate_acl(value, local)

@@ -48,9 +48,11 @@ from ssfs.mount.options import MountOptions, parse_options
 from ssfs.mount.owners import Owners
 from ssfs.mount.passthrough import Passthrough, fuse_descriptor
 from ssfs.mount.pump import Pump
+from ssfs.mount.remote.mount import RemoteMount
+from ssfs.mount.remote.target import RemoteTarget
 from ssfs.mount.tree import MountTarget, MountTree
 
-__all__ = ["MountOptions", "MountTarget", "mount", "parse_options", "umount"]
+__all__ = ["MountOptions", "MountTarget", "RemoteTarget", "mount", "parse_options", "umount"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,9 +74,13 @@ class _Outcome(msgspec.Struct):
 
 
 def mount(
-    target: MountTarget, mountpoint: bytes, options: MountOptions, *, foreground: bool
+    target: MountTarget | RemoteTarget,
+    mountpoint: bytes,
+    options: MountOptions,
+    *,
+    foreground: bool,
 ) -> None:
-    """Mount a store, a sync point or a task, also where a mount of ssfs has died.
+    """Mount a store, a sync point or a task, of this machine or of a server, also where a mount of ssfs has died.
 
     In the background this returns as soon as the mount serves; in the foreground when it has ended.
 
@@ -85,21 +91,35 @@ def mount(
     clear_dead_mounts(mountpoint)
     path = check_mountpoint(mountpoint)
     check_fuse()
+    clock = SystemClock()
+    if isinstance(target, RemoteTarget):
+        _refuse_what_is_local(options)
     tree = MountTree(
-        target,
-        SystemClock(),
+        RemoteMount(target, clock, options.timeout_s)
+        if isinstance(target, RemoteTarget)
+        else target,
+        clock,
         owners=Owners(options.owners, sole=options.sole_owner),
         idle_s=options.idle_s,
         damaged_ok=options.damaged_ok,
         views={samba.VIEW: samba.SambaDirectory} if options.samba else {},
     )
-    if options.history:
+    if options.history and not isinstance(target, RemoteTarget):
         tree.offer_history(listed=options.show_history)
     tree.check()
     if foreground:
         _run(tree, path, options, _say_nothing)
     else:
         _run_in_background(tree, path, options)
+
+
+def _refuse_what_is_local(options: MountOptions) -> None:
+    for name in ("damaged_ok", "samba", "show_history"):
+        if getattr(options, name):
+            raise ConfigError(
+                f"Mount option {name!r} is for a store of this machine",
+                remedy="mount it there, or do without",
+            )
 
 
 def _say_nothing() -> None:
@@ -120,8 +140,12 @@ async def _serve(
     started = trio.Event()
     # From before the mount appears: a signal in between would leave a dead mountpoint behind.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        operations = MountOperations(tree, started.set)
-        fd = _init_fuse(tree.location, path, options)
+        try:
+            operations = MountOperations(tree, started.set, tree.start())
+            fd = _init_fuse(tree.location, path, options)
+        except BaseException:
+            tree.close()
+            raise
         try:
             # What is damaged and read all the same may be of another length than we say.
             operations.connect(Passthrough(fd, is_possible=not options.damaged_ok))

@@ -25,7 +25,7 @@ from ssfs.errors import CorruptStore, SsfsError
 from ssfs.model.entry import is_valid_name
 from ssfs.model.version import VersionId
 from ssfs.mount.names import Binding, NameTable, ShownVersion
-from ssfs.mount.versions import OpenVersions
+from ssfs.store.opened import OpenVersions
 from ssfs.store.store import check_name
 from ssfs.store.version import Version, list_versions
 
@@ -316,6 +316,9 @@ class TaskDirectory(VersionsDirectory):
     @override
     def refresh(self) -> None:
         super().refresh()
+        self._update_names()
+
+    def _update_names(self) -> None:
         made = self._names.update(
             self._shown, self._mounted.clock.monotonic_s(), self._mounted.versions.is_held
         )

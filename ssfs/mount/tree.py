@@ -25,6 +25,8 @@ from ssfs.mount.history.view import Histories
 from ssfs.mount.inodes import Inodes, NoEntry, WrongKind, row
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners
+from ssfs.mount.remote.mount import RemoteMount
+from ssfs.mount.remote.preparing import Preparer
 from ssfs.mount.top import (
     Mounted,
     PointDirectory,
@@ -34,6 +36,7 @@ from ssfs.mount.top import (
     TopDirectory,
     Views,
 )
+from ssfs.store.opened import OpenVersions
 from ssfs.store.store import Point, Store, Task
 
 MountTarget = Store | Point | Task
@@ -45,14 +48,14 @@ class MountTree:
 
     Attributes:
         handles: Open files and directories.
-        store_path: The store's directory.
+        store_path: The store's directory; None if it is not on this machine.
         location: What is shown, as a user would write it: the table of mounts says that, and mount(8)
             compares it with fstab.
     """
 
     def __init__(
         self,
-        target: MountTarget,
+        target: MountTarget | RemoteMount,
         clock: Clock,
         *,
         owners: Owners,
@@ -63,21 +66,30 @@ class MountTree:
         """Open nothing yet.
 
         Args:
-            target: What to show: a store's points, a point's tasks or a task's versions.
+            target: What to show: a store's points, a point's tasks or a task's versions, or a server.
             clock: The time.
             owners: Whose things are on this machine.
             idle_s: For how long after the last request a name or version counts as in use.
             damaged_ok: Let what is known to be damaged be read as it is.
             views: What the directory of each task has beside its versions.
         """
-        store = _store_of(target)
+        self._remote = target if isinstance(target, RemoteMount) else None
+        self.store_path: bytes | None = None
+        if isinstance(target, RemoteMount):
+            zone = target.target.zone
+            self.location = target.target.location
+            versions = OpenVersions(idle_s, open_version=target.open_version)
+        else:
+            store = _store_of(target)
+            zone = store.zone
+            self.store_path = os.path.abspath(store.path)
+            self.location = os.fsdecode(self.store_path) + _inside(target)
+            versions = OpenVersions(idle_s, damaged_ok=damaged_ok)
         self._inodes = Inodes(
-            clock, store.zone, owners=owners, idle_s=idle_s, damaged_ok=damaged_ok, views=views
+            clock, zone, owners=owners, versions=versions, idle_s=idle_s, views=views
         )
         self._histories = Histories(self._inodes)
         self.handles = Handles(self._inodes, self._histories)
-        self.store_path = os.path.abspath(store.path)
-        self.location = os.fsdecode(self.store_path) + _inside(target)
         self._root = _root_directory(target, self._inodes.mounted)
 
     def offer_history(self, *, listed: bool) -> None:
@@ -90,8 +102,16 @@ class MountTree:
         Raises:
             StoreError: It cannot be read.
         """
-        with store_errors(self.store_path):
+        with store_errors(self.store_path or b""):
             self._root.refresh()
+
+    def start(self) -> Preparer | None:
+        """Connect to the server, if there is one, inside of trio; what must be awaited before each question then.
+
+        Raises:
+            ConfigError: The cache of what it says cannot be used.
+        """
+        return self._remote.start(self._inodes) if self._remote is not None else None
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
         """The attributes of what a directory has under a name.
@@ -204,6 +224,8 @@ class MountTree:
     def close(self) -> None:
         """Let go of everything; files still open are closed by the end of the process."""
         self._inodes.mounted.versions.close()
+        if self._remote is not None:
+            self._remote.close()
 
 
 def _store_of(target: MountTarget) -> Store:
@@ -226,16 +248,18 @@ def _inside(target: MountTarget) -> str:
             return f"::{target.point.name}/{target.name}"
 
 
-def _root_directory(target: MountTarget, mounted: Mounted) -> TopDirectory:
-    # Absolute: a process in the background leaves the directory it was started in.
-    path = os.path.abspath(target.path)
-    root: TopDirectory
-    if isinstance(target, Store):
-        root = StoreDirectory(mounted, os.path.join(path, b"points"), None)
-    elif isinstance(target, Point):
-        root = PointDirectory(mounted, os.path.join(path, b"tasks"), None)
-    else:
-        root = TaskDirectory(mounted, os.path.join(path, b"versions"), None)
+def _root_directory(target: MountTarget | RemoteMount, mounted: Mounted) -> TopDirectory:
+    root = target.root(mounted) if isinstance(target, RemoteMount) else _local_root(target, mounted)
     if root.inode != ROOT_ID:
         raise InternalError("The root must be the first inode")
     return root
+
+
+def _local_root(target: MountTarget, mounted: Mounted) -> TopDirectory:
+    # Absolute: a process in the background leaves the directory it was started in.
+    path = os.path.abspath(target.path)
+    if isinstance(target, Store):
+        return StoreDirectory(mounted, os.path.join(path, b"points"), None)
+    if isinstance(target, Point):
+        return PointDirectory(mounted, os.path.join(path, b"tasks"), None)
+    return TaskDirectory(mounted, os.path.join(path, b"versions"), None)

@@ -140,6 +140,14 @@ class Channel:
                 self._take_in()
         return self._inbox.popleft() if self._inbox else None
 
+    def wait(self, wake_fd: int, timeout_s: float) -> None:
+        """Wait until the peer may have said something, or a descriptor can be read; not for ever."""
+        if not self._inbox:
+            poll = select.poll()
+            for waited_for in (self._stream, wake_fd):
+                poll.register(waited_for, select.POLLIN)
+            poll.poll(timeout_s * 1000)
+
     def messages(self) -> Iterator[Message]:
         """Every message to come, uncopied: a bulk message is good until the next one.
 

@@ -6,6 +6,20 @@ from collections.abc import Callable
 import msgspec
 
 from ssfs.errors import RemoteProtocolError
+from ssfs.protocol.browsing import (
+    Browse,
+    Browsed,
+    BytesEnd,
+    Lacking,
+    LetGo,
+    Links,
+    Listing,
+    RowsEnd,
+    WantBytes,
+    WantListing,
+    WantRows,
+)
+from ssfs.protocol.control import ControlMessage
 from ssfs.protocol.messages import (
     AnswerEnd,
     AnswerPart,
@@ -20,7 +34,6 @@ from ssfs.protocol.messages import (
     CheckpointDone,
     Committed,
     Contents,
-    ControlMessage,
     Enroll,
     Enrolled,
     Expired,
@@ -87,6 +100,17 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     36: Enroll,
     37: Renew,
     38: Enrolled,
+    39: Browse,
+    40: Browsed,
+    41: WantListing,
+    42: Listing,
+    43: WantRows,
+    44: RowsEnd,
+    45: WantBytes,
+    46: BytesEnd,
+    47: Lacking,
+    48: LetGo,
+    49: Links,
 }
 """Frame type number of each control message."""
 

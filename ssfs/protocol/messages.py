@@ -11,6 +11,20 @@ import msgspec
 
 from ssfs.model.entry import MAX_ENTRY_ID, Entry, Principal
 from ssfs.model.version import Counts, Shrink
+from ssfs.protocol.browsing import (
+    Browse,
+    Browsed,
+    BytesEnd,
+    Lacking,
+    LetGo,
+    Links,
+    Listing,
+    RowsEnd,
+    WantBytes,
+    WantListing,
+    WantRows,
+)
+from ssfs.protocol.control import ControlMessage
 
 PROTOCOL_VERSION = 1
 MAX_PAYLOAD_BYTES = (1 << 20) + (1 << 16)
@@ -50,10 +64,6 @@ class Refusal(enum.IntEnum):
     NOT_TRUSTED = 7
     NO_SLOT = 8
     GOING_DOWN = 9
-
-
-class ControlMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Base of the control messages."""
 
 
 class Hello(ControlMessage, frozen=True):
@@ -163,7 +173,7 @@ class CatalogBatch(ControlMessage, frozen=True):
 
     entries: list[Entry]
     principals: list[Principal]
-    xattr_sets: list[tuple[bytes, bytes]] = []
+    xattr_sets: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
 
 
 class CatalogEnd(ControlMessage, frozen=True):
@@ -512,4 +522,15 @@ Message = (
     | Enroll
     | Renew
     | Enrolled
+    | Browse
+    | Browsed
+    | WantListing
+    | Listing
+    | WantRows
+    | RowsEnd
+    | WantBytes
+    | BytesEnd
+    | Lacking
+    | LetGo
+    | Links
 )

@@ -4,12 +4,25 @@
 the messages of both directions, each on what it sent and what it received, in its own order. The two
 orders may differ only where the table says the same for both: a server's answers to what the client
 asked for (`SignaturePart`, `NoSignature`, `CheckpointDone`) leave the state alone and are allowed wherever
-the client can have gone meanwhile; so do, in a restore, a client's requests (`WantContents`, `BasisPart`).
+the client can have gone meanwhile; so do, in a restore, a client's requests (`WantContents`, `BasisPart`), and all that is said while a client browses.
 PROTOCOL.md's table is written from this one.
 """
 
 import enum
 
+from ssfs.protocol.browsing import (
+    Browse,
+    Browsed,
+    BytesEnd,
+    Lacking,
+    LetGo,
+    Links,
+    Listing,
+    RowsEnd,
+    WantBytes,
+    WantListing,
+    WantRows,
+)
 from ssfs.protocol.messages import (
     AnswerEnd,
     AnswerPart,
@@ -83,6 +96,8 @@ class State(enum.Enum):
     ROWS = "rows"
     RESTORING = "restoring"
     RESTORING_FILE = "restoring file"
+    ENTERING = "entering"
+    BROWSING = "browsing"
     CLOSED = "closed"
 
 
@@ -115,6 +130,7 @@ TRANSITIONS: dict[State, Rules] = {
         Open: (_C, State.OPENING),
         Ask: (_C, State.ASKED),
         Fetch: (_C, State.FINDING),
+        Browse: (_C, State.ENTERING),
         AskAuthority: (_C, State.ENROLLING),
         Enroll: (_C, State.ENROLLING),
         Renew: (_C, State.ENROLLING),
@@ -188,6 +204,14 @@ TRANSITIONS: dict[State, Rules] = {
         FileDelta: (_S, State.RESTORING_FILE),
         FileEnd: (_S, State.RESTORING),
         FileAbort: (_S, State.RESTORING),
+        Refused: (_S, State.CLOSED),
+    },
+    State.ENTERING: {Browsed: (_S, State.BROWSING), Refused: (_S, State.CLOSED)},
+    State.BROWSING: {
+        **dict.fromkeys((WantListing, WantRows, WantBytes, LetGo), (_C, State.BROWSING)),
+        **dict.fromkeys((Listing, CatalogRows, Links, RowsEnd), (_S, State.BROWSING)),
+        **dict.fromkeys((FileRaw, BytesEnd, Lacking), (_S, State.BROWSING)),
+        Leave: (_C, State.CLOSED),
         Refused: (_S, State.CLOSED),
     },
     State.CLOSED: {},

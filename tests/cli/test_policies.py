@@ -154,7 +154,7 @@ def test_expire_deletes_what_the_policy_lets_go(history: Path):
     planned = ssfs_json("expire", history, "--dry-run")
     done = ssfs_json("expire", history)
     assert planned == {**done, "dry_run": True}
-    assert set(done) == {"dry_run", "tasks"}
+    assert set(done) == {"dry_run", "tasks", "lost"}
     (task,) = done["tasks"]
     assert set(task) == {"task", "expired", "versions", "held"}
     assert (task["task"], len(task["expired"]), len(task["versions"])) == ("task", 58, 61)
@@ -195,7 +195,7 @@ def test_expire_covers_all_tasks_unless_one_is_named(tmp_path: Path, source: Pat
 
 def test_expire_of_an_empty_point(store: Path):
     ssfs("point", "-q", store)
-    assert ssfs_json("expire", store) == {"dry_run": False, "tasks": []}
+    assert ssfs_json("expire", store) == {"dry_run": False, "tasks": [], "lost": []}
 
 
 def test_daily_backups_leave_22_versions(tmp_path: Path):

@@ -14,8 +14,24 @@ import msgspec
 
 from ssfs.model.entry import Entry, Kind, Principal
 from ssfs.model.layout import Layout
-from ssfs.model.version import Counts, Shrink
+from ssfs.model.version import Counts, RootMetadata, Shrink
 from ssfs.model.xattrs import encode_set, set_key
+from ssfs.protocol.browsing import (
+    Browse,
+    Browsed,
+    BytesEnd,
+    Lack,
+    Lacking,
+    LetGo,
+    LinkedNames,
+    Links,
+    ListedVersion,
+    Listing,
+    RowsEnd,
+    WantBytes,
+    WantListing,
+    WantRows,
+)
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import (
     AnswerEnd,
@@ -100,6 +116,7 @@ CHANGES = (
     Name(Principal(0, 1000, b"eva")),
     Xattrs(set_key(XATTRS), XATTRS),
 )
+VERSION = "000001-2024-05-01T020000Z"
 REFUSED = Refused(Refusal.STORE_FULL, "No space", b"/store", "make some")
 ONE_OF_EACH: tuple[Message, ...] = (
     Hello(1, "0.1"),
@@ -149,6 +166,22 @@ ONE_OF_EACH: tuple[Message, ...] = (
     Enroll(b"secret", b"request"),
     Renew(b"request"),
     Enrolled(b"certificate", "nas1", ["main"]),
+    Browse(),
+    Browsed("Europe/Berlin"),
+    WantListing("main", "task", b"stamp"),
+    Listing(
+        b"stamp",
+        True,
+        ["main"],
+        [ListedVersion(VERSION, "2024-05-01_040000", RootMetadata(493, 0, 100, "root", "", 1, 2))],
+    ),
+    WantRows("main", "task", VERSION, 7, 2000),
+    Links([LinkedNames(7, 8, 2)]),
+    RowsEnd("00", [1, 7]),
+    WantBytes("main", "task", VERSION, 7, 1 << 40, 1 << 20),
+    BytesEnd(),
+    Lacking(Lack.GONE, "gone"),
+    LetGo("main", "task", VERSION),
 )
 SAMPLES: dict[type, Message] = {type(message): message for message in ONE_OF_EACH}
 

@@ -4,6 +4,7 @@ A template is a directory with `store`, which has the task `main/other` of someb
 ours, `main/mine`; and with `canary`, which nobody has any business in.
 """
 
+import contextlib
 import datetime
 import os
 import random
@@ -14,6 +15,9 @@ from typing import NamedTuple
 
 import blake3
 
+from ssfs.engine.browse.link import ask_once, enter
+from ssfs.engine.browse.partial import PartialCatalog
+from ssfs.engine.browse.requests import BytesQuestion, ListingQuestion, RowsQuestion, VersionRef
 from ssfs.engine.commands import ask
 from ssfs.engine.enrolment import EnrolmentDesk
 from ssfs.engine.greeting import ask_to_enrol, ask_to_renew, fetch_authority, greet_server
@@ -21,13 +25,15 @@ from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.sender import SyncRequest, send_version
 from ssfs.engine.session import Visitor, serve_session
 from ssfs.errors import SsfsError
+from ssfs.model.entry import ROOT_ID, Kind
 from ssfs.model.peer import NOBODY, Peer, Role
 from ssfs.model.policy import Policy
 from ssfs.monitor import NullMonitor
 from ssfs.net.channel import Channel
 from ssfs.pki.certificate import make_key, make_request, to_der
+from ssfs.protocol.browsing import LetGo, LinkedNames
 from ssfs.protocol.codec import CONTROL_TYPES, FILE_RAW, TYPE_NUMBERS
-from ssfs.protocol.messages import Checkpoint, Fetch, Leave
+from ssfs.protocol.messages import CatalogBatch, Checkpoint, Fetch, Leave
 from ssfs.protocol.requests import (
     DeleteVersions,
     ExpireVersions,
@@ -124,6 +130,35 @@ class Scenarios:
         request = Fetch("main", "mine", "latest", list(paths))
         return fetch_version(channel, request, os.fsencode(self.target), NullMonitor(), CLOCK)
 
+    def browse(self, channel: Channel) -> object:
+        """Look into a task's newest version, and read all files of it."""
+        greet_server(channel)
+        enter(channel)
+        listing = ListingQuestion("", "", b"")
+        for where in (("", ""), ("main", ""), ("main", "mine")):
+            listing = ListingQuestion(*where, b"")
+            ask_once(channel, listing)
+        ref = VersionRef("main", "mine", listing.versions[-1].version if listing.versions else "")
+        catalog = PartialCatalog.open_partial(os.fsencode(self.cache / "partial.db"))
+        with contextlib.closing(catalog):
+
+            def take(rows: CatalogBatch | list[LinkedNames]) -> None:
+                if isinstance(rows, CatalogBatch):
+                    catalog.store(rows, ROOT_ID)
+                else:
+                    catalog.store_links(rows)
+
+            for ahead in (-1, 2000):
+                question = RowsQuestion(ref, ROOT_ID, ahead, take)
+                ask_once(channel, question)
+                catalog.mark_complete(question.end.directories)
+            for entry in catalog.entries():
+                if entry.kind == Kind.FILE and entry.size < 1 << 20:
+                    ask_once(channel, BytesQuestion(ref, entry.id, 0, entry.size))
+        channel.send(LetGo(*ref))
+        channel.send(Leave())
+        return None
+
     # -- recording -------------------------------------------------------------------------------
 
     def _template(self, name: str, like: str = "") -> Path:
@@ -170,6 +205,7 @@ class Scenarios:
         self._record("restore", based, CLIENT, self.restore)
         parts = (b"one/two", b"large")
         self._record("restore parts", based, CLIENT, lambda channel: self.restore(channel, *parts))
+        self._record("browse", based, CLIENT, self.browse)
         reads = [ListPoints(), ListVersions("main", "mine"), ListVersions("main", "")]
         self._record("commands", based, CLIENT, _asking(reads))
         orders = [

@@ -37,6 +37,7 @@ SHARES = {
     "restore": 3,
     "restore parts": 3,
     "commands": 2,
+    "browse": 3,
     "order 0": 1,
     "order 1": 1,
     "order 2": 1,
@@ -48,7 +49,7 @@ SHARES = {
 }
 OUTCOME = re.compile(
     "cut off|refused|version |left|compared|answered|restored|authority shown|enrolled|"
-    "certificate renewed"
+    "certificate renewed|browsed"
 )
 BLAMED_ON_CLIENT = {Refusal.BAD_REQUEST, Refusal.NOT_TRUSTED, Refusal.CATALOG_DIFFERS}
 TASK = "store/points/main/tasks/"

@@ -28,6 +28,7 @@ SHARES = {
     "restore": 8,
     "restore parts": 7,
     "commands": 3,
+    "browse": 5,
     "order 0": 1,
     "order 2": 1,
     "administration": 3,

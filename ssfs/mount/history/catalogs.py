@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.mount.top import Mounted, TaskDirectory
-from ssfs.mount.versions import OpenVersion, VersionGone
+from ssfs.store.opened import OpenVersion, VersionGone
 
 if TYPE_CHECKING:
     from ssfs.mount.names import ShownVersion

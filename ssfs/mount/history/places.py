@@ -23,7 +23,7 @@ from ssfs.mount.history.rights import Rights, common_rights, rights_of
 from ssfs.mount.inodes import Stale
 from ssfs.mount.owners import Owners
 from ssfs.mount.top import Mounted
-from ssfs.mount.versions import OpenVersion
+from ssfs.store.opened import OpenVersion
 
 _REMEMBERED = 4096
 _BATCH = 256

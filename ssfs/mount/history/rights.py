@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from ssfs.model.entry import GROUP, USER, Entry
 from ssfs.model.xattrs import ACL_ACCESS, acl_permissions
-from ssfs.mount.owners import Owners
-from ssfs.mount.versions import OpenVersion
+from ssfs.mount.owners import Owners, local_acl
+from ssfs.store.opened import OpenVersion
 
 _PASS = 1
 _ALL = 7
@@ -70,7 +70,7 @@ def rights_of(entry: Entry, opened: OpenVersion, owners: Owners) -> Rights:
         entry.mode,
         owners.local_number(USER, entry.uid, opened.owner_name(USER, entry.uid)),
         owners.local_number(GROUP, entry.gid, opened.owner_name(GROUP, entry.gid)),
-        opened.local_acl(entry, ACL_ACCESS, owners) or b"",
+        local_acl(opened, entry, ACL_ACCESS, owners) or b"",
     )
 
 

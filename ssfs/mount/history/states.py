@@ -20,8 +20,8 @@ from ssfs.mount.history.places import Place, Places
 from ssfs.mount.history.rights import Rights, lets_pass_all_of, rights_of
 from ssfs.mount.names import ShownVersion
 from ssfs.mount.owners import Owners
-from ssfs.mount.versions import OpenVersion
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.opened import OpenVersion
 
 _DATE_LENGTH = len("2024-05-01")
 _LONGEST_EXTENSION = 16

@@ -199,7 +199,7 @@ class CatalogWriter(CatalogReader):
             RemoteProtocolError: It is no set, or the key is not its.
         """
         if encoded:
-            _check_xattrs(key, encoded)
+            check_xattrs(key, encoded)
         query = "SELECT digest, pairs FROM xattr_set WHERE digest = ?"
         try:
             old = self._database.execute(query, (key,)).fetchone()
@@ -238,7 +238,7 @@ class CatalogWriter(CatalogReader):
         for key, encoded in xattr_sets:
             self.put_xattrs(key, encoded)
         for entry in entries:
-            _check_values(entry)
+            check_values(entry)
             self._insert(entry)
         for principal in principals:
             self.name(principal)
@@ -254,7 +254,7 @@ class CatalogWriter(CatalogReader):
         return super().content_of(entry_id)
 
     def _check(self, entry: Entry) -> None:
-        _check_values(entry)
+        check_values(entry)
         if entry.xattrs and entry.xattrs not in self._known_sets:
             self._check_has_xattrs(entry)
         if entry.id == ROOT_ID:
@@ -415,7 +415,8 @@ class CatalogWriter(CatalogReader):
         super().close()
 
 
-def _check_xattrs(key: bytes, encoded: bytes) -> None:
+def check_xattrs(key: bytes, encoded: bytes) -> None:
+    """Refuse a set of extended attributes that is none, or that is not its key's."""
     if len(encoded) > MAX_SET_BYTES or set_key(encoded) != key:
         raise RemoteProtocolError("Extended attributes that are too long, or not their key's")
     try:
@@ -433,7 +434,7 @@ def _check_holes(entry: Entry) -> None:
         raise RemoteProtocolError(f"Entry {entry.id} has holes and is no file")
 
 
-def _check_values(entry: Entry) -> None:
+def check_values(entry: Entry) -> None:
     """Refuse a row that can be in no catalog, whatever the others are."""
     if not 0 < entry.id < MAX_ENTRY_ID:
         raise RemoteProtocolError(f"Entry id {entry.id} is out of range")

@@ -6,23 +6,26 @@ From then on expiry can do what it likes: the directory may be renamed into tras
 goes through the descriptor) but not deleted (the lock; FORMAT.md, "Versions").
 
 Catalogs and the tree's directory descriptors are dearer, so only a few versions have theirs open; they are opened again
-when needed. Nothing here waits, and nothing is held over an await: one thread uses this.
+when needed. Nothing here waits, and nothing is held over an await: one thread uses this. Mounts do, and servers of
+clients that mount.
 """
 
+import abc
 import collections
+import functools
 import os
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from typing_extensions import override
 
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import open_directory
 from ssfs.fsio.lock import FileLock
 from ssfs.model.entry import Entry
-from ssfs.model.xattrs import translate_acl
-from ssfs.mount.checked import CheckedCatalogs
-from ssfs.mount.names import ShownVersion
-from ssfs.mount.owners import Owners
 from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.checked import CheckedCatalogs
 from ssfs.store.damage import NO_DAMAGE, Damage, read_damage
 from ssfs.store.tree import Tree
 
@@ -39,17 +42,33 @@ class VersionGone(Exception):
     """The version was deleted, or is being deleted."""
 
 
-class _Catalog(CatalogReader):
-    """A catalog with the questions that only a mount asks."""
+class Placed(Protocol):
+    """What is known of a version before it is opened."""
 
-    def names_of_principals(self) -> dict[tuple[int, int], str]:
-        return {
-            (principal.kind, principal.number): os.fsdecode(principal.name)
-            for principal in self.principals()
-        }
+    @property
+    def path(self) -> bytes:
+        """Its directory, as it was when it was found."""
+        ...
 
 
-class OpenVersion:
+class RangeReader(abc.ABC):
+    """The content of an open file that must be waited for."""
+
+    @abc.abstractmethod
+    async def read(self, offset: int, size: int) -> bytes:
+        """Exactly these bytes, all of which the file has.
+
+        Raises:
+            CorruptStore: They are not what was stored.
+            OSError: They cannot be had.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Nobody reads any more."""
+
+
+class OpenVersion(abc.ABC):
     """A version that cannot be deleted as long as this is open.
 
     Attributes:
@@ -58,6 +77,90 @@ class OpenVersion:
         last_request_s: Monotonic time of the last request for anything in it.
     """
 
+    def __init__(self, path: bytes) -> None:
+        self.path = path
+        self.handles = 0
+        self.last_request_s = 0.0
+        self._xattrs: dict[bytes, dict[bytes, bytes]] = {}
+        self._rows: dict[int, Entry] = {}
+        self._owner_names: dict[tuple[int, int], str] | None = None
+
+    @property
+    @abc.abstractmethod
+    def catalog(self) -> CatalogReader:
+        """Its catalog; valid until the next request of any version.
+
+        Raises:
+            CatalogUnchecked: It must be read in a thread first; ask again then.
+            CorruptStore: It is damaged.
+        """
+
+    def entry(self, entry_id: int) -> Entry | None:
+        """The row of an entry id; questions about one entry come in bunches."""
+        found = self._rows.get(entry_id)
+        if found is None:
+            found = self.catalog.entry(entry_id)
+            if found is not None:
+                if len(self._rows) >= _REMEMBERED_ROWS:
+                    self._rows.clear()
+                self._rows[entry_id] = found
+        return found
+
+    def owner_name(self, kind: int, number: int) -> str:
+        """What the source called a user or group number; "" if it had no name."""
+        if self._owner_names is None:
+            self._owner_names = {
+                (principal.kind, principal.number): os.fsdecode(principal.name)
+                for principal in self.catalog.principals()
+            }
+        return self._owner_names.get((kind, number), "")
+
+    def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
+        """The extended attributes of an entry as the source had them, by name."""
+        if not entry.xattrs:
+            return {}
+        found = self._xattrs.get(entry.xattrs)
+        if found is None:
+            if len(self._xattrs) >= _REMEMBERED_XATTRS:
+                self._xattrs.clear()
+            found = self._xattrs[entry.xattrs] = self.catalog.xattrs(entry)
+        return found
+
+    @abc.abstractmethod
+    def hard_links(self, group: int) -> tuple[int, int] | None:
+        """The smallest entry id of a link group, and its number of names; None if that is one."""
+
+    @abc.abstractmethod
+    def open_file(self, entry: Entry) -> int:
+        """A descriptor of an entry's content; the caller closes it.
+
+        Raises:
+            CorruptStore: The tree does not hold what the catalog promises.
+            OSError: It cannot be opened.
+        """
+
+    def open_content(self, entry: Entry) -> RangeReader | None:  # noqa: ARG002
+        """An entry's content where it must be waited for; None: `open_file` is the way."""
+        return None
+
+    @abc.abstractmethod
+    def is_damaged(self, entry: Entry) -> bool:
+        """Whether an entry, or all of the version, is known to be damaged, though it may be `damaged_ok`."""
+
+    def close_catalog(self) -> None:
+        """Close all but what keeps it from being deleted; what is needed is opened again."""
+        self._owner_names = None
+        self._xattrs.clear()
+        self._rows.clear()
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let it go: from now on it can be deleted."""
+
+
+class LocalVersion(OpenVersion):
+    """A version of a store of this machine, locked."""
+
     def __init__(self, path: bytes, checked: CheckedCatalogs, *, damaged_ok: bool = False) -> None:
         """Lock the version; what is damaged in it is read only if that is `damaged_ok`.
 
@@ -65,20 +168,15 @@ class OpenVersion:
             VersionGone: There is none (any more).
             OSError: It cannot be opened.
         """
-        self.path = path
+        super().__init__(path)
         self._checked = checked
-        self.handles = 0
-        self.last_request_s = 0.0
         self._damaged_ok = damaged_ok
         self._damage = NO_DAMAGE
         self._damage_stamp = (0, 0)
         self._damaged_ids: frozenset[int] = frozenset()
-        self._catalog: _Catalog | None = None
+        self._catalog: CatalogReader | None = None
         self._tree: Tree | None = None
         self._groups: LinkGroups | None = None
-        self._xattrs: dict[bytes, dict[bytes, bytes]] = {}
-        self._rows: dict[int, Entry] = {}
-        self._owner_names: dict[tuple[int, int], str] | None = None
         try:
             self._fd = open_directory(path)
         except FileNotFoundError as error:
@@ -96,16 +194,8 @@ class OpenVersion:
             raise VersionGone
 
     @property
+    @override
     def catalog(self) -> CatalogReader:
-        """Its catalog; valid until the next request of any version.
-
-        Raises:
-            CatalogUnchecked: It must be read in a thread first; ask again then.
-            CorruptStore: It is damaged.
-        """
-        return self._open_catalog()
-
-    def _open_catalog(self) -> _Catalog:
         if self._catalog is None:
             if problem := self._known_damage().catalog:
                 raise CorruptStore(f"The catalog is known to be damaged: {problem}", path=self.path)
@@ -113,73 +203,28 @@ class OpenVersion:
                 self._checked.check(self._fd, self.path)
             path = b"/proc/self/fd/%d/catalog.db" % self._fd
             try:
-                catalog = _Catalog.open(path)
+                catalog = CatalogReader.open(path)
             except CorruptStore as error:
                 # The way through /proc means nothing to whoever reads the log.
                 path = os.path.join(self.path, b"catalog.db")
                 raise CorruptStore(error.problem, path=path) from error
-            assert isinstance(catalog, _Catalog)
             catalog.path = os.path.join(self.path, b"catalog.db")
             self._catalog = catalog
         return self._catalog
 
-    def entry(self, entry_id: int) -> Entry | None:
-        """The row of an entry id; questions about one entry come in bunches."""
-        found = self._rows.get(entry_id)
-        if found is None:
-            found = self._open_catalog().entry(entry_id)
-            if found is not None:
-                if len(self._rows) >= _REMEMBERED_ROWS:
-                    self._rows.clear()
-                self._rows[entry_id] = found
-        return found
-
-    def owner_name(self, kind: int, number: int) -> str:
-        """What the source called a user or group number; "" if it had no name."""
-        if self._owner_names is None:
-            self._owner_names = self._open_catalog().names_of_principals()
-        return self._owner_names.get((kind, number), "")
-
-    def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
-        """The extended attributes of an entry as the source had them, by name."""
-        if not entry.xattrs:
-            return {}
-        found = self._xattrs.get(entry.xattrs)
-        if found is None:
-            if len(self._xattrs) >= _REMEMBERED_XATTRS:
-                self._xattrs.clear()
-            found = self._xattrs[entry.xattrs] = self._open_catalog().xattrs(entry)
-        return found
-
-    def local_acl(self, entry: Entry, name: bytes, owners: Owners) -> bytes | None:
-        """An ACL of an entry with this machine's users and groups; None if it has none."""
-        value = self.xattrs(entry).get(name)
-        if value is None:
-            return None
-
-        def local(kind: int, number: int) -> int:
-            return owners.local_number(kind, number, self.owner_name(kind, number))
-
-        return translate_acl(value, local)
-
+    @override
     def hard_links(self, group: int) -> tuple[int, int] | None:
-        """The smallest entry id of a link group, and its number of names; None if that is one."""
         if self._groups is None:
-            self._groups = self._open_catalog().link_groups()
+            self._groups = self.catalog.link_groups()
         return self._groups.find(group)
 
+    @override
     def open_file(self, entry: Entry) -> int:
-        """A descriptor of an entry's content; the caller closes it.
-
-        Raises:
-            CorruptStore: The tree does not hold what the catalog promises.
-            OSError: It cannot be opened.
-        """
         damage = self._known_damage()
         if damage.whole or (damage and entry.id in self._damaged_ids):
             raise self._damage_of(f"Data of entry {entry.id} is known to be damaged")
         if self._tree is None:
-            catalog = self._open_catalog()
+            catalog = self.catalog
             self._tree = Tree(catalog, open_directory(b"tree", dir_fd=self._fd))
         try:
             fd = _open_data(entry.name, self._tree.directory(entry.parent))
@@ -195,8 +240,8 @@ class OpenVersion:
     def _damage_of(self, problem: str) -> CorruptStore:
         return CorruptStore(problem, path=self.path)
 
+    @override
     def is_damaged(self, entry: Entry) -> bool:
-        """Whether an entry, or all of the version, is known to be damaged, though it may be `damaged_ok`."""
         damage = self._read_damage()
         return bool(damage.whole) or (bool(damage) and entry.id in self._damaged_ids)
 
@@ -217,18 +262,17 @@ class OpenVersion:
             self._damage_stamp = stamp
         return self._damage
 
+    @override
     def close_catalog(self) -> None:
-        """Close all but the lock; what is needed is opened again."""
+        super().close_catalog()
         if self._tree is not None:
             self._tree.close()
         if self._catalog is not None:
             self._catalog.close()
-        self._tree = self._catalog = self._groups = self._owner_names = None
-        self._xattrs.clear()
-        self._rows.clear()
+        self._tree = self._catalog = self._groups = None
 
+    @override
     def close(self) -> None:
-        """Let it go: from now on it can be deleted."""
         self.close_catalog()
         self._lock.close()
         os.close(self._fd)
@@ -237,11 +281,24 @@ class OpenVersion:
 class OpenVersions:
     """The versions in use."""
 
-    def __init__(self, idle_s: float, *, damaged_ok: bool = False) -> None:
-        """Nothing is open yet; versions are closed `idle_s` after their last request."""
+    def __init__(
+        self,
+        idle_s: float,
+        *,
+        damaged_ok: bool = False,
+        open_version: Callable[[bytes], OpenVersion] | None = None,
+    ) -> None:
+        """Nothing is open yet.
+
+        Args:
+            idle_s: Versions are closed so long after their last request.
+            damaged_ok: Let what is known to be damaged be read as it is.
+            open_version: Opens a version at a path, as `LocalVersion`, which is used unless this is given.
+        """
         self._idle_s = idle_s
-        self._damaged_ok = damaged_ok
-        self._checked = CheckedCatalogs()
+        self._open = open_version or functools.partial(
+            LocalVersion, checked=CheckedCatalogs(), damaged_ok=damaged_ok
+        )
         # Both in the order of their last use.
         self._held: collections.OrderedDict[bytes, OpenVersion] = collections.OrderedDict()
         self._with_catalog: collections.OrderedDict[bytes, OpenVersion] = collections.OrderedDict()
@@ -250,11 +307,11 @@ class OpenVersions:
         """How many versions are held."""
         return len(self._held)
 
-    def is_held(self, version: ShownVersion) -> bool:
+    def is_held(self, version: Placed) -> bool:
         """Whether a version is locked open."""
         return version.path in self._held
 
-    def use(self, version: ShownVersion, now_s: float) -> OpenVersion:
+    def use(self, version: Placed, now_s: float) -> OpenVersion:
         """The version, locked from now on, ready for a question to its catalog.
 
         Raises:
@@ -264,9 +321,7 @@ class OpenVersions:
         path = version.path
         opened = self._held.get(path)
         if opened is None:
-            opened = self._held[path] = OpenVersion(
-                path, self._checked, damaged_ok=self._damaged_ok
-            )
+            opened = self._held[path] = self._open(path)
             self._drop_surplus()
         opened.last_request_s = now_s
         self._held.move_to_end(path)
@@ -277,11 +332,17 @@ class OpenVersions:
             least_used.close_catalog()
         return opened
 
-    def touch(self, version: ShownVersion, now_s: float) -> None:
+    def touch(self, version: Placed, now_s: float) -> None:
         """Hold the version for longer, if it is held."""
         if (opened := self._held.get(version.path)) is not None:
             opened.last_request_s = now_s
             self._held.move_to_end(version.path)
+
+    def let_go(self, version: Placed) -> None:
+        """Close the version, unless something is open in it."""
+        opened = self._held.get(version.path)
+        if opened is not None and not opened.handles:
+            self._close(version.path)
 
     def close_idle(self, now_s: float) -> None:
         """Close what nobody has used for a while."""

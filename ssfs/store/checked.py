@@ -4,6 +4,7 @@ Reading a large catalog from a cold disk takes a second, and a handler must not 
 yet gets `CatalogUnchecked`, lets `CatalogCheck.run` do it in a thread, and asks again.
 """
 
+import contextlib
 import os
 
 from ssfs.errors import CorruptStore
@@ -27,7 +28,13 @@ class CatalogUnchecked(Exception):
 class CheckedCatalogs:
     """Which catalogs are what was committed, and which are not; each is read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
+        """Know of none yet.
+
+        Args:
+            at_once: Read a catalog when it is asked for, instead of raising `CatalogUnchecked`.
+        """
+        self._at_once = at_once
         self._is_right: dict[_Stamp, bool] = {}
 
     def check(self, version_fd: int, path: bytes) -> None:
@@ -55,9 +62,16 @@ class CheckedCatalogs:
                 fd = os.open(
                     b"catalog.db", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=version_fd
                 )
-                raise CatalogUnchecked(CatalogCheck(self, fd, stamp, recorded))
-            self.remember(stamp, is_right=True)
-        elif not is_right:
+                check = CatalogCheck(self, fd, stamp, recorded)
+                if not self._at_once:
+                    raise CatalogUnchecked(check)
+                with contextlib.closing(check):
+                    check.run()
+                is_right = self._is_right[stamp]
+            else:
+                is_right = True
+                self.remember(stamp, is_right=True)
+        if not is_right:
             raise CorruptStore("The catalog is not what was committed", path=catalog_path)
 
     def knows(self, stamp: _Stamp) -> bool:

@@ -1,0 +1,1 @@
+"""What a mount looks at on a server, at both ends (PROTOCOL.md, "Browsing")."""

@@ -1,0 +1,346 @@
+"""The server's side of a session in which a client browses.
+
+Requests are answered one after the other, in the order asked; the next one is read when the last is answered, so that a client that asks
+for much only fills the socket. What cannot be had is said by `Lacking`, and the session goes on: a mount lives for
+months. A version that was looked into is locked until the client lets it go or leaves, or has looked into
+some hundred others. Memory: the open versions, and one frame.
+"""
+
+import collections
+import contextlib
+import functools
+import itertools
+import os
+
+import blake3
+
+from ssfs.engine.refusal import sendable
+from ssfs.engine.rows import RowSender
+from ssfs.engine.selection import readable_tasks
+from ssfs.errors import (
+    ConfigError,
+    CorruptStore,
+    InternalError,
+    RemoteProtocolError,
+    StoreError,
+    TrustError,
+)
+from ssfs.model.entry import ROOT_ID, Entry, Kind
+from ssfs.model.peer import Peer
+from ssfs.model.version import VersionId, parse_version_id
+from ssfs.net.channel import Channel
+from ssfs.protocol.browsing import (
+    MAX_RANGE_BYTES,
+    Browsed,
+    BytesEnd,
+    Lack,
+    Lacking,
+    LetGo,
+    LinkedNames,
+    Links,
+    ListedVersion,
+    Listing,
+    RowsEnd,
+    WantBytes,
+    WantListing,
+    WantRows,
+)
+from ssfs.protocol.codec import encode_control
+from ssfs.protocol.messages import FileRaw, Leave
+from ssfs.store.checked import CheckedCatalogs
+from ssfs.store.opened import LocalVersion, OpenVersion, OpenVersions, VersionGone
+from ssfs.store.store import Store, Task
+from ssfs.store.version import Version, list_versions
+
+MAX_AHEAD = 10_000
+"""More rows than this are not sent unasked."""
+
+_LISTED_AT_ONCE = 500
+_LINKS_AT_ONCE = 5000
+_KNOWN_TASKS = 256
+_READ_BYTES = 512 << 10
+_STAMP_BYTES = 16
+_NEVER_S = 0.0
+
+# More precise classes first.
+_LACKS: tuple[tuple[type[Exception], Lack], ...] = (
+    (VersionGone, Lack.GONE),
+    (FileNotFoundError, Lack.GONE),
+    (ConfigError, Lack.GONE),
+    (TrustError, Lack.REFUSED),
+    (CorruptStore, Lack.DAMAGED),
+    (StoreError, Lack.FAILED),
+    (OSError, Lack.FAILED),
+)
+
+
+def serve_browsing(channel: Channel, store: Store, peer: Peer) -> int:
+    """Answer a client that browses, until it leaves; how many answers that were.
+
+    Args:
+        channel: A session in which the client has said `Browse` and waits.
+        store: Where it looks around; this process can read it.
+        peer: Who it is: it sees the tasks that it may read.
+
+    Raises:
+        ConnectionLost: It went away.
+        RemoteProtocolError: It broke the rules. Nobody has told it so.
+    """
+    channel.send(Browsed(store.settings.timezone))
+    desk = _Desk(channel, store, peer)
+    try:
+        return desk.run()
+    finally:
+        desk.close()
+
+
+class _Desk:
+    """One client's session."""
+
+    def __init__(self, channel: Channel, store: Store, peer: Peer) -> None:
+        self._channel = channel
+        self._store = store
+        self._peer = peer
+        # Whoever's rights change is cut off: what was allowed once is, as long as the session lasts.
+        self._tasks: dict[tuple[str, str], Task] = {}
+        self._listed: dict[Task, dict[VersionId, ListedVersion | None]] = {}
+        self._digests: dict[bytes, str] = {}
+        checked = CheckedCatalogs(at_once=True)
+        self._versions = OpenVersions(
+            float("inf"), open_version=functools.partial(LocalVersion, checked=checked)
+        )
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+
+    def close(self) -> None:
+        """Let go of all versions."""
+        self._versions.close()
+
+    def run(self) -> int:
+        """Answer until the client leaves."""
+        answers = 0
+        while True:
+            request = self._channel.receive()
+            if isinstance(request, Leave):
+                return answers
+            try:
+                self._answer(request)
+            except tuple(kind for kind, _ in _LACKS) as error:
+                lack = next(lack for kind, lack in _LACKS if isinstance(error, kind))
+                self._channel.send(Lacking(lack, sendable(_text(error))))
+            answers += 1
+
+    def _answer(self, request: object) -> None:
+        match request:
+            case WantListing():
+                self._send_listing(request)
+            case WantRows():
+                self._send_rows(self._open(request), request)
+            case WantBytes():
+                self._send_bytes(self._open(request), request)
+            case LetGo():
+                # No answer, not even that there is no such version.
+                with contextlib.suppress(*(kind for kind, _ in _LACKS)):
+                    self._versions.let_go(self._version(request))
+            case _:
+                raise InternalError(f"{type(request).__name__} let through by the table of states")
+
+    # -- what is meant ---------------------------------------------------------------------------
+
+    def _task(self, point: str, name: str) -> Task:
+        """The task, if the peer may read it."""
+        task = self._tasks.get((point, name))
+        if task is None:
+            (task,) = readable_tasks(self._store, self._peer, point, name)
+            if len(self._tasks) >= _KNOWN_TASKS:
+                self._tasks.clear()
+                self._listed.clear()
+                self._digests.clear()
+            self._tasks[point, name] = task
+        return task
+
+    def _version(self, request: WantRows | WantBytes | LetGo) -> Version:
+        if not request.task:
+            raise RemoteProtocolError("The client named no task")
+        task = self._task(request.point, request.task)
+        version_id = parse_version_id(request.version)
+        if version_id is None:
+            raise RemoteProtocolError("The client named a version that is none")
+        return Version(version_id, os.path.join(task.path, b"versions", str(version_id).encode()))
+
+    def _open(self, request: WantRows | WantBytes) -> OpenVersion:
+        version = self._version(request)
+        opened = self._versions.use(version, _NEVER_S)
+        if version.path not in self._digests:
+            if len(self._digests) >= _LISTED_AT_ONCE:
+                self._digests.clear()
+            digest = ""
+            with contextlib.suppress(CorruptStore):
+                digest = version.record().catalog_digest
+            self._digests[version.path] = digest
+        return opened
+
+    # -- listings --------------------------------------------------------------------------------
+
+    def _send_listing(self, request: WantListing) -> None:
+        names: list[str] = []
+        versions: list[ListedVersion] = []
+        if not request.point:
+            points = [point.name for point in self._store.points()]
+            names = [name for name in points if self._peer.may_use_point(name)]
+        elif not request.task:
+            tasks = readable_tasks(self._store, self._peer, request.point, "")
+            names = [task.name for task in tasks]
+        else:
+            versions = self._list_versions(self._task(request.point, request.task))
+        stamp = blake3.blake3(encode_control((names, versions))).digest(_STAMP_BYTES)
+        if stamp == request.stamp:
+            names, versions = [], []
+        count = max(len(names), len(versions), 1)
+        for start in range(0, count, _LISTED_AT_ONCE):
+            end = start + _LISTED_AT_ONCE
+            listing = Listing(stamp, end >= count, names[start:end], versions[start:end])
+            self._channel.send(listing)
+
+    def _list_versions(self, task: Task) -> list[ListedVersion]:
+        """The versions whose record can be read, as a mount on this machine shows them."""
+        before = self._listed.get(task, {})
+        listed: dict[VersionId, ListedVersion | None] = {}
+        for version in list_versions(task.path):
+            if version.id in before:
+                listed[version.id] = before[version.id]
+                continue
+            try:
+                record = version.record()
+            except CorruptStore:
+                # Damaged for good, unless it is the directory that has gone meanwhile.
+                if os.path.exists(version.path):
+                    listed[version.id] = None
+                continue
+            listed[version.id] = ListedVersion(str(version.id), record.name, record.root)
+        self._listed[task] = listed
+        return [version for version in listed.values() if version is not None]
+
+    # -- rows ------------------------------------------------------------------------------------
+
+    def _send_rows(self, opened: OpenVersion, request: WantRows) -> None:
+        entry = opened.catalog.entry(request.entry)
+        if entry is None:
+            raise VersionGone
+        rows = _Rows(self._channel, opened)
+        if entry.id == ROOT_ID:
+            rows.add_principals()
+        rows.add(entry)
+        directories: list[int] = []
+        if entry.kind == Kind.DIRECTORY and request.ahead >= 0:
+            directories = rows.add_below(entry, min(request.ahead, MAX_AHEAD))
+        rows.end()
+        digest = self._digests.get(opened.path, "")
+        self._channel.send(RowsEnd(digest, directories))
+
+    # -- content ---------------------------------------------------------------------------------
+
+    def _send_bytes(self, opened: OpenVersion, request: WantBytes) -> None:
+        entry = opened.catalog.entry(request.entry)
+        if entry is None or entry.kind != Kind.FILE:
+            raise RemoteProtocolError(f"The client wants to read entry {request.entry}, no file")
+        offset, count = request.offset, request.count
+        is_inside = offset >= 0 and 0 <= count <= MAX_RANGE_BYTES and offset + count <= entry.size
+        if not is_inside:
+            raise RemoteProtocolError(f"The client wants to read beyond entry {request.entry}")
+        fd = opened.open_file(entry)
+        try:
+            while count:
+                view = self._buffer[:count]
+                done = os.preadv(fd, [view], offset)
+                if not done:
+                    problem = f"Data of entry {entry.id} is not what the catalog says"
+                    raise CorruptStore(problem, path=opened.path)
+                self._channel.send(FileRaw(view[:done]))
+                offset += done
+                count -= done
+        finally:
+            os.close(fd)
+        self._channel.send(BytesEnd())
+
+
+class _Rows:
+    """The rows of one answer."""
+
+    def __init__(self, channel: Channel, opened: OpenVersion) -> None:
+        self._channel = channel
+        self._opened = opened
+        self._catalog = opened.catalog
+        self._sender = RowSender(channel)
+        self._sent_sets: set[bytes] = set()
+        self._links: list[LinkedNames] = []
+        self._groups: set[int] = set()
+
+    def add_principals(self) -> None:
+        """What the source called its users and groups."""
+        self._sender.add_principals(self._catalog)
+
+    def add(self, entry: Entry) -> None:
+        """A row, and what it needs: its attributes, and the first of its links."""
+        self._add_alone(entry)
+        group = entry.link_group
+        if not group or group in self._groups:
+            return
+        links = self._opened.hard_links(group)
+        if links is None:
+            return
+        if len(self._groups) >= _LINKS_AT_ONCE:
+            self._groups.clear()
+        self._groups.add(group)
+        first_id, count = links
+        self._links.append(LinkedNames(group, first_id, count))
+        if len(self._links) >= _LINKS_AT_ONCE:
+            self._send_links()
+        first = self._catalog.entry(first_id)
+        if first is not None and first_id != entry.id:
+            self._add_alone(first)
+
+    def _add_alone(self, entry: Entry) -> None:
+        entry = self._catalog.checked(entry)
+        if entry.xattrs and entry.xattrs not in self._sent_sets:
+            if len(self._sent_sets) >= _LINKS_AT_ONCE:
+                self._sent_sets.clear()
+            self._sent_sets.add(entry.xattrs)
+            self._sender.add_xattrs(entry.xattrs, self._catalog.xattr_set(entry.xattrs))
+        self._sender.add_entry(entry)
+
+    def add_below(self, top: Entry, ahead: int) -> list[int]:
+        """What is in a directory, and in those below it as far as so many rows go; the ids of all these."""
+        done: list[int] = []
+        pending = collections.deque([top.id])
+        while pending:
+            directory = pending.popleft()
+            children = self._catalog.children(directory)
+            if done:
+                some = list(itertools.islice(children, ahead + 1))
+                ahead -= len(some) + 1
+                if ahead < 0:
+                    break
+                children = iter(some)
+            for child in children:
+                self.add(child)
+                if child.kind == Kind.DIRECTORY and len(pending) < ahead:
+                    pending.append(child.id)
+            done.append(directory)
+        return done
+
+    def _send_links(self) -> None:
+        self._sender.flush()
+        self._channel.send(Links(self._links))
+        self._links = []
+
+    def end(self) -> None:
+        """Send what is left."""
+        self._send_links()
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, VersionGone):
+        return "It is not there any more"
+    if isinstance(error, OSError):
+        return error.strerror or "It cannot be read"
+    return str(error)

@@ -1,0 +1,210 @@
+"""The content of a server's files: fetched in pieces, ahead of who reads one after the other.
+
+A file is cut into pieces of one size. Who reads in order gets more and more pieces fetched ahead of
+them, several under way at a time; who reads here and there gets what they asked for and no more. The kernel keeps what it was given, so
+pieces go as soon as the reader is past them. All files together hold at most `HELD_BYTES` of what nobody waits for.
+
+A file that is read from its start to its end is digested on the way; if it is not what the catalog says, the
+last read fails.
+"""
+
+import bisect
+import collections
+from collections.abc import Iterator
+
+import blake3
+from typing_extensions import override
+
+from ssfs.engine.browse.requests import BytesQuestion, VersionRef
+from ssfs.errors import CorruptStore
+from ssfs.model.entry import Entry
+from ssfs.model.layout import Layout
+from ssfs.mount.remote.server import Server
+from ssfs.protocol.browsing import MAX_RANGE_BYTES
+from ssfs.store.opened import RangeReader
+
+PIECE_BYTES = 512 << 10
+MOST_AHEAD = 24
+"""Pieces: what a line of 1 Gbit/s holds at 100 ms."""
+HELD_BYTES = 64 << 20
+
+
+class _Piece:
+    """A piece that is here or on its way."""
+
+    def __init__(self, server: Server, question: BytesQuestion) -> None:
+        self._server = server
+        self._question = question
+        self._answered = server.begin(question)
+
+    @property
+    def is_here(self) -> bool:
+        return self._question.is_done and self._question.failure is None
+
+    async def content(self) -> memoryview:
+        """Its bytes; raises as `Server.wait`."""
+        await self._server.wait(self._question, self._answered)
+        return memoryview(self._question.content)
+
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        self._question.is_dropped = True
+
+
+class Pieces:
+    """What is held of all open files."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        # In the order of their last use.
+        self._held: collections.OrderedDict[tuple[RemoteContent, int], _Piece] = (
+            collections.OrderedDict()
+        )
+
+    def find(self, of: "RemoteContent", index: int) -> _Piece | None:
+        """The piece, if it is held."""
+        piece = self._held.get((of, index))
+        if piece is not None:
+            self._held.move_to_end((of, index))
+        return piece
+
+    def is_full(self) -> bool:
+        """Whether nothing more should be fetched ahead."""
+        return (len(self._held) + 1) * PIECE_BYTES > HELD_BYTES
+
+    def add(self, of: "RemoteContent", index: int, piece: _Piece) -> None:
+        """Hold a piece; another one may have to go."""
+        self._held[of, index] = piece
+        while len(self._held) * PIECE_BYTES > HELD_BYTES:
+            _, oldest = self._held.popitem(last=False)
+            oldest.drop()
+
+    def drop(self, of: "RemoteContent", index: int) -> None:
+        """Do without the piece."""
+        piece = self._held.pop((of, index), None)
+        if piece is not None:
+            piece.drop()
+
+
+class RemoteContent(RangeReader):
+    """The content of an open file of a server."""
+
+    def __init__(self, pieces: Pieces, ref: VersionRef, entry: Entry) -> None:
+        """Fetch nothing yet."""
+        self._pieces = pieces
+        self._ref = ref
+        self._entry = entry
+        self._count = -(-entry.size // PIECE_BYTES)
+        self._last = -1
+        self._ahead = 0
+        self._mine: set[int] = set()
+        self._extents = Layout.of(entry.size, entry.holes).extents() if entry.holes else None
+        self._hasher = None if entry.holes else blake3.blake3()
+        self._digested = 0
+        self._is_wrong = False
+
+    @override
+    async def read(self, offset: int, size: int) -> bytes:
+        if not size:
+            return b""
+        first, last = offset // PIECE_BYTES, (offset + size - 1) // PIECE_BYTES
+        if not self._is_in_order(first):
+            self._last, self._ahead = last, 0
+            return await self._read_directly(offset, size)
+        if last > self._last:
+            self._ahead = min(2 * self._ahead + 1, MOST_AHEAD)
+            self._last = last
+        wanted = [self._fetch(index) for index in range(first, last + 1)]
+        for index in range(last + 1, min(last + 1 + self._ahead, self._count)):
+            if self._pieces.is_full():
+                break
+            self._fetch(index)
+        parts = []
+        for index, piece in enumerate(wanted, first):
+            try:
+                content = await piece.content() if piece else memoryview(self._zeros(index))
+            except BaseException:
+                # To be fetched anew by the next who asks.
+                self._drop(index)
+                raise
+            await self._digest(index, content)
+            start = max(offset - index * PIECE_BYTES, 0)
+            parts.append(content[start : offset + size - index * PIECE_BYTES])
+        if self._is_wrong:
+            raise CorruptStore(
+                f"{self._pieces.server.location}: the data of entry {self._entry.id} of version "
+                f"{self._ref.version} is not what the catalog says"
+            )
+        for index in [index for index in self._mine if index < first - 1]:
+            self._drop(index)
+        return b"".join(parts)
+
+    def _is_in_order(self, first: int) -> bool:
+        return first in self._mine or self._last <= first <= self._last + 1
+
+    def _fetch(self, index: int) -> _Piece | None:
+        """The piece, asked for now if it is not here yet; None if it is all hole."""
+        piece = self._pieces.find(self, index)
+        if piece is None:
+            offset = index * PIECE_BYTES
+            size = min(PIECE_BYTES, self._entry.size - offset)
+            if not self._has_data(offset, size):
+                return None
+            piece = self._ask(offset, size)
+            self._pieces.add(self, index, piece)
+            self._mine.add(index)
+        return piece
+
+    def _ask(self, offset: int, size: int) -> _Piece:
+        question = BytesQuestion(self._ref, self._entry.id, offset, size)
+        return _Piece(self._pieces.server, question)
+
+    async def _read_directly(self, offset: int, size: int) -> bytes:
+        parts = []
+        for start, count in _ranges(offset, size):
+            if self._has_data(start, count):
+                parts.append(bytes(await self._ask(start, count).content()))
+            else:
+                parts.append(bytes(count))
+        return b"".join(parts)
+
+    def _zeros(self, index: int) -> bytes:
+        return bytes(min(PIECE_BYTES, self._entry.size - index * PIECE_BYTES))
+
+    def _has_data(self, offset: int, size: int) -> bool:
+        if self._extents is None:
+            return True
+        index = bisect.bisect_right(self._extents, (offset, self._entry.size))
+        before = self._extents[index - 1] if index else (0, 0)
+        is_in_before = before[0] + before[1] > offset
+        is_in_next = index < len(self._extents) and self._extents[index][0] < offset + size
+        return is_in_before or is_in_next
+
+    async def _digest(self, index: int, content: memoryview) -> None:
+        """Digest a piece, if it is the next one; and those behind it that came earlier."""
+        while self._hasher is not None and index == self._digested:
+            self._hasher.update(content)
+            self._digested += 1
+            index += 1
+            if index == self._count:
+                self._is_wrong = self._hasher.digest() != self._entry.digest
+                return
+            piece = self._pieces.find(self, index) if index <= self._last else None
+            if piece is None or not piece.is_here:
+                return
+            content = await piece.content()
+
+    def _drop(self, index: int) -> None:
+        self._mine.discard(index)
+        self._pieces.drop(self, index)
+
+    @override
+    def close(self) -> None:
+        for index in list(self._mine):
+            self._drop(index)
+
+
+def _ranges(offset: int, size: int) -> Iterator[tuple[int, int]]:
+    """A range as those that may be asked for."""
+    for start in range(offset, offset + size, MAX_RANGE_BYTES):
+        yield start, min(MAX_RANGE_BYTES, offset + size - start)

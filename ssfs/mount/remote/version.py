@@ -1,0 +1,73 @@
+"""A version of a server that is looked into: kept from being deleted there, its rows in a partial catalog here."""
+
+import os
+
+from typing_extensions import override
+
+from ssfs.engine.browse.link import BrowsingLink
+from ssfs.engine.browse.partial import PartialCatalog
+from ssfs.engine.browse.requests import VersionRef
+from ssfs.engine.browse.shelf import Lease
+from ssfs.errors import InternalError
+from ssfs.model.entry import Entry
+from ssfs.mount.remote.content import Pieces, RemoteContent
+from ssfs.store.opened import OpenVersion
+
+
+def ref_of(path: bytes) -> VersionRef:
+    """The version at a path that `ssfs.mount.remote.top` made."""
+    return VersionRef(*map(os.fsdecode, path.rsplit(b"/", 3)[1:]))
+
+
+class RemoteVersion(OpenVersion):
+    """A version of a server.
+
+    Attributes:
+        ref: Which.
+        damaged: Files of it that the server was asked for and cannot read.
+    """
+
+    def __init__(self, path: bytes, lease: Lease, link: BrowsingLink, pieces: Pieces) -> None:
+        """Take over the lease; the link holds the version already."""
+        super().__init__(path)
+        self.ref = ref_of(path)
+        self.damaged: set[int] = set()
+        self._lease = lease
+        self._link = link
+        self._pieces = pieces
+
+    @property
+    @override
+    def catalog(self) -> PartialCatalog:
+        return self._lease.catalog
+
+    @override
+    def hard_links(self, group: int) -> tuple[int, int] | None:
+        return self.catalog.linked(group)
+
+    @override
+    def open_content(self, entry: Entry) -> RemoteContent:
+        return RemoteContent(self._pieces, self.ref, entry)
+
+    @override
+    def open_file(self, entry: Entry) -> int:
+        raise InternalError("A server's file has no descriptor here")
+
+    @override
+    def is_damaged(self, entry: Entry) -> bool:
+        return entry.id in self.damaged
+
+    def discard(self) -> None:
+        """Lose the rows that are here: they cannot be read."""
+        self.close_catalog()
+        self._lease.discard()
+
+    @override
+    def close_catalog(self) -> None:
+        super().close_catalog()
+        self._lease.close_catalog()
+
+    @override
+    def close(self) -> None:
+        self._link.let_go(self.ref)
+        self._lease.release()
