@@ -15,11 +15,21 @@ from ssfs.engine.greeting import greet_client
 from ssfs.engine.receiver import receive_version
 from ssfs.engine.refusal import to_refusal
 from ssfs.engine.restore.server import serve_restore
+from ssfs.engine.seeking import serve_seek
 from ssfs.errors import ConnectionLost, InternalError, SsfsError, TrustError
 from ssfs.fsio.disk import store_error
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Ask, AskAuthority, Enroll, Fetch, Leave, Open, Renew
+from ssfs.protocol.messages import (
+    Ask,
+    AskAuthority,
+    Enroll,
+    Fetch,
+    Leave,
+    Open,
+    Renew,
+    Seek,
+)
 from ssfs.protocol.states import State
 from ssfs.store.store import Store
 
@@ -90,6 +100,10 @@ def _serve(
                 note(f"restore {request.point}/{request.task} {request.version}")
                 served = serve_restore(channel, store, _known(visitor), request)
                 return f"restored {served.files} files of {served.task} {served.version}"
+            case Seek() as request:
+                note(f"seeking content in {request.point or 'all sync points'}")
+                found = serve_seek(channel, store, _known(visitor), request)
+                outcome = f"sent {found} of {len(request.contents)} contents sought"
             case Ask() as request:
                 note("command")
                 refusal = serve_ask(channel, store, _known(visitor), request, clock)

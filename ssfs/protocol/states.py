@@ -23,6 +23,7 @@ from ssfs.protocol.messages import (
     Checkpoint,
     CheckpointDone,
     Committed,
+    ContentPart,
     Contents,
     Enroll,
     Enrolled,
@@ -43,10 +44,13 @@ from ssfs.protocol.messages import (
     NoSignature,
     Open,
     Opened,
+    Progress,
     Queued,
     Refused,
     Renew,
+    Seek,
     SignaturePart,
+    Sought,
     WantContents,
     WantSignature,
 )
@@ -78,6 +82,7 @@ class State(enum.Enum):
     FINISHING = "finishing"
     COMMITTED = "committed"
     ASKED = "asked"
+    SEEKING = "seeking"
     ENROLLING = "enrolling"
     FINDING = "finding"
     ROWS = "rows"
@@ -115,6 +120,7 @@ TRANSITIONS: dict[State, Rules] = {
         Open: (_C, State.OPENING),
         Ask: (_C, State.ASKED),
         Fetch: (_C, State.FINDING),
+        Seek: (_C, State.SEEKING),
         AskAuthority: (_C, State.ENROLLING),
         Enroll: (_C, State.ENROLLING),
         Renew: (_C, State.ENROLLING),
@@ -159,8 +165,14 @@ TRANSITIONS: dict[State, Rules] = {
     },
     State.COMMITTED: {Expired: (_S, State.CLOSED), Refused: (_S, State.CLOSED)},
     State.ASKED: {
+        Progress: (_S, State.ASKED),
         AnswerPart: (_S, State.ASKED),
         AnswerEnd: (_S, State.READY),
+        Refused: (_S, State.CLOSED),
+    },
+    State.SEEKING: {
+        ContentPart: (_S, State.SEEKING),
+        Sought: (_S, State.READY),
         Refused: (_S, State.CLOSED),
     },
     State.ENROLLING: {

@@ -30,6 +30,7 @@ from ssfs.protocol.messages import (
     Checkpoint,
     CheckpointDone,
     Committed,
+    ContentPart,
     Contents,
     Enroll,
     Enrolled,
@@ -56,12 +57,15 @@ from ssfs.protocol.messages import (
     Open,
     Opened,
     Partial,
+    Progress,
     Queued,
     Refusal,
     Refused,
     Remove,
     Renew,
+    Seek,
     SignaturePart,
+    Sought,
     Store,
     WantContents,
     WantSignature,
@@ -149,6 +153,10 @@ ONE_OF_EACH: tuple[Message, ...] = (
     Enroll(b"secret", b"request"),
     Renew(b"request"),
     Enrolled(b"certificate", "nas1", ["main"]),
+    Progress(7, 1 << 33, 9, "verifying"),
+    Seek("main", "", [(3, bytes(range(32)))]),
+    Sought(),
+    ContentPart(0, False, b"abc"),
 )
 SAMPLES: dict[type, Message] = {type(message): message for message in ONE_OF_EACH}
 
@@ -173,7 +181,7 @@ def random_split(rng: random.Random) -> Split:
 
 def kept(message: Message) -> Message:
     """The message with bytes of its own, to compare it later."""
-    if isinstance(message, FileRaw | FileDelta | SignaturePart | BasisPart):
+    if isinstance(message, FileRaw | FileDelta | SignaturePart | BasisPart | ContentPart):
         return msgspec.structs.replace(message, content=bytes(message.content))
     return message
 
