@@ -26,8 +26,9 @@ from ssfs.engine.plan import (
     lacks_link_group,
     renumbered,
 )
+from ssfs.engine.resending import Resending
 from ssfs.engine.unseen import keep_as_before
-from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
+from ssfs.fsio.disk import open_directory
 from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
@@ -90,6 +91,7 @@ class Comparison:
         self._content = ContentSender(
             source, catalogs.compared, outgoing, self.counts, monitor, self.report
         )
+        self._resending = Resending(source, catalogs.working, outgoing, self._content, self.report)
         self._now_s = 0.0
         self._above: set[tuple[int, int]] = set()
         self._renumbered = 0
@@ -410,40 +412,10 @@ class Comparison:
         """Close the files that still wait for a signature."""
         self._content.close()
 
-    # -- what the server asks for again ----------------------------------------------------------
-
     def resend(self, entry_id: int) -> None:
-        """Send the content of an entry whole, or what has become of it."""
-        entry = self._working.entry(entry_id)
-        names = self._working.path_names(entry_id)
-        if entry is None or names is None or entry.kind != Kind.FILE:
-            return
-        path = b"/".join(names)
-        try:
-            parent = _open_beneath(self._source.fd, names[:-1])
-        except OSError:
-            sent = False
-        else:
-            try:
-                sent = self._content.send_whole(parent, entry, path)
-            finally:
-                os.close(parent)
-        if not sent:
-            self.report(path, "the server has lost its content and it is not here any more")
-            self.counts.removed += self._outgoing.remove(entry_id)
+        """Send the content of an entry that the server has lost, or what has become of it."""
+        self.counts.removed += self._resending.resend(entry_id)
 
 
 def _reason(error: OSError) -> str:
     return (error.strerror or "unknown error").lower()
-
-
-def _open_beneath(root: int, names: list[bytes]) -> int:
-    """A descriptor of a directory below the root, no symlink followed on the way."""
-    fd = os.dup(root)
-    for name in names:
-        try:
-            below = os.open(name, DIRECTORY_FLAGS, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = below
-    return fd
