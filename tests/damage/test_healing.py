@@ -387,11 +387,10 @@ def test_verify_without_the_right_to_write_changes_nothing(history):
     "arguments",
     [
         ("ssfs://nas2/main",),
-        ("ssh://nas2/srv/store",),
+        ("ssh://nas2/srv/store", "--from", "."),
         (".", "--sample", "0%"),
         (".", "--sample", "ten"),
         (".", "--older-than", "30"),
-        (".", "--from", "ssfs://nas2/main"),
     ],
 )
 def test_wrong_arguments_are_said(arguments):
