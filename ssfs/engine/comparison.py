@@ -185,18 +185,24 @@ class Comparison:
     def _unreadable_directory(self, entry_id: int, path: bytes, error: OSError) -> None:
         self._unseen(entry_id, path, f"directory cannot be read: {_reason(error)}")
 
-    def _unseen(self, entry_id: int, path: bytes, problem: str) -> None:
+    def _unseen(self, entry_id: int, path: bytes, problem: str, parent: int = 0) -> None:
         """Keep what the version before has there: nothing may look deleted that was not seen.
+
+        What the version before does not have gets a mark, by which a restore knows not to delete it.
 
         Args:
             entry_id: Entry id; 0 for what has no record.
             path: Where it is.
             problem: What is wrong.
+            parent: Id of its directory, where it may have no row.
         """
-        known = self._compared.entry(entry_id) if entry_id else None
-        entry = self._working.entry(entry_id) if known else None
-        if entry is None:
+        entry = self._working.entry(entry_id) if entry_id else None
+        if entry is None or self._compared.entry(entry_id) is None:
             self.report(path, f"{problem}; not backed up")
+            if entry is None:
+                self._outgoing.mark_incomplete(parent)
+            else:
+                keep_as_before(entry, self._working, self._outgoing)
             return
         self.report(path, f"{problem}; kept as in the version before")
         keep_as_before(entry, self._working, self._outgoing)
@@ -243,7 +249,7 @@ class Comparison:
     ) -> int:
         """Handle one name; the entry id if it is a directory to go into, else 0."""
         path = parent_path + b"/" + name if parent_path else name
-        status = self._look(fd, name, record, path)
+        status = self._look(fd, parent, name, record, path)
         if status is None:
             return 0
         is_directory = stat_module.S_ISDIR(status.st_mode)
@@ -274,7 +280,7 @@ class Comparison:
         )
 
     def _look(
-        self, fd: int, name: bytes, record: Entry | None, path: bytes
+        self, fd: int, parent: int, name: bytes, record: Entry | None, path: bytes
     ) -> os.stat_result | None:
         """The status of a name; None if there is nothing to be backed up as it is."""
         try:
@@ -284,7 +290,7 @@ class Comparison:
             return None
         except OSError as error:
             entry_id = record.id if record else 0
-            self._unseen(entry_id, path, f"cannot be looked at: {_reason(error)}")
+            self._unseen(entry_id, path, f"cannot be looked at: {_reason(error)}", parent)
             return None
         if self._excluder.has_patterns and self._excluder.is_excluded(
             path, is_directory=stat_module.S_ISDIR(status.st_mode)
@@ -353,7 +359,8 @@ class Comparison:
                 self._forget(record)
             else:
                 entry_id = record.id if record else 0
-                self._unseen(entry_id, path, f"symlink cannot be read: {_reason(error)}")
+                problem = f"symlink cannot be read: {_reason(error)}"
+                self._unseen(entry_id, path, problem, now.parent)
             return
         self._special(now, record)
 

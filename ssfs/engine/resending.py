@@ -64,6 +64,8 @@ class Resending:
                 os.close(parent)
         if is_sent:
             return 0
+        # It may only be unreadable now.
+        self._outgoing.mark_incomplete(entry.parent)
         self._report(path, "the server has lost its content and it is not here any more")
         return self._outgoing.remove(entry_id)
 
