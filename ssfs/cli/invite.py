@@ -80,7 +80,7 @@ def invite(
     keeps its access until the code is used; then the new one takes its place.
 
     Roles: backup adds versions to the client's own tasks and reads those; restore reads all tasks
-    of the client's sync points; admin also pins, deletes and expires versions there and sets what is
+    of the client's sync points; admin also verifies, pins, deletes and expires versions there and sets what is
     kept. No client can delete or change a version without the role admin.
 
     The code goes to stdout, and nothing else. On stderr it is said until when it can be used and

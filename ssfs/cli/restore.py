@@ -18,7 +18,6 @@ from ssfs.cli.location import (
     SshPlace,
     TlsPlace,
     is_inside,
-    local_place,
     open_task,
     parse_location,
     point_of,
@@ -170,8 +169,8 @@ def restore(
     name it here too. On a terminal it asks first.
 
     Every file is compared with its digest on the way; a damaged one is a problem, and not left
-    there, but with --damaged-ok (on the store's own machine). Run as root, owners are set, by
-    their names where this machine knows them; otherwise the files are yours.
+    there, but with --damaged-ok, which restores what there is of it and lists it. Run as root,
+    owners are set, by their names where this machine knows them; otherwise the files are yours.
 
     With --json: one object with the keys version, mount_name, to, dry_run, entries, bytes,
     created, replaced, metadata_only, unchanged, kept, deleted, seconds, owners_not_set,
@@ -273,8 +272,6 @@ def _restore_from(
 ) -> _Restored | None:
     """Restore from a store of another machine; None if the user said no."""
     task, target, options = place.task or "", wanted.target, wanted.options
-    if options.damaged_ok:
-        local_place(place, "leave out --damaged-ok, or restore on that machine")
     with open_channel(place, link) as channel:
         if target is None:
             source = find_source_there(channel, place, asks=not options.dry_run, yes=wanted.yes)
@@ -283,7 +280,8 @@ def _restore_from(
             task, target = source
         if not wanted.is_agreed(target):
             return None
-        request = Fetch(point_of(place), task, wanted.version, list(wanted.paths))
+        paths = list(wanted.paths)
+        request = Fetch(point_of(place), task, wanted.version, paths, options.damaged_ok)
         fetched, result = fetch_version(channel, request, target, monitor, clock, options)
     return _Restored(fetched.version, fetched.mount_name or None, target, result)
 

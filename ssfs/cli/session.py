@@ -11,6 +11,7 @@ from ssfs.cli.remote import open_channel
 from ssfs.clock import SystemClock
 from ssfs.engine.commands import answer, ask
 from ssfs.model.peer import LOCAL
+from ssfs.monitor import Monitor, NullMonitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.asking import Request
 from ssfs.store.store import Store
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
     from ssfs.protocol.requests import AnyRequest
 
 A = TypeVar("A")
+_NOBODY_WATCHES = NullMonitor()
 
 
 class CommandSession(Protocol):
     """A store that can be asked."""
 
-    def ask(self, request: Request[A]) -> A:
-        """The answer to a request.
+    def ask(self, request: Request[A], monitor: Monitor = _NOBODY_WATCHES) -> A:
+        """The answer to a request; `monitor` hears of progress, where there is any.
 
         Raises:
             SsfsError: As `ssfs.engine.commands.answer`, and what can go wrong on the way there.
@@ -53,9 +55,9 @@ class _LocalSession(CommandSession):
         self._store = store
 
     @override
-    def ask(self, request: Request[A]) -> A:
+    def ask(self, request: Request[A], monitor: Monitor = _NOBODY_WATCHES) -> A:
         # The requests are a closed set, each with its own answer: the type checker cannot know.
-        given = answer(self._store, LOCAL, cast("AnyRequest", request), SystemClock())
+        given = answer(self._store, LOCAL, cast("AnyRequest", request), SystemClock(), monitor)
         return cast("A", given)
 
 
@@ -64,5 +66,5 @@ class _RemoteSession(CommandSession):
         self._channel = channel
 
     @override
-    def ask(self, request: Request[A]) -> A:
-        return ask(self._channel, request)
+    def ask(self, request: Request[A], monitor: Monitor = _NOBODY_WATCHES) -> A:
+        return ask(self._channel, request, monitor)

@@ -1,11 +1,12 @@
 """`ssfs verify`: read what lies in a store and hold it against its digests."""
 
+import contextlib
 import re
 
 import click
 
 from ssfs.cli.exit_codes import ExitCode
-from ssfs.cli.location import DEFAULT_POINT, LocalPlace, local_place, parse_location
+from ssfs.cli.location import LocalPlace, Place, local_place, parse_location, point_of
 from ssfs.cli.options import (
     PATH,
     examples,
@@ -16,25 +17,24 @@ from ssfs.cli.options import (
 )
 from ssfs.cli.output import bytes_text, complain, counted, emit, emit_json, seconds_text
 from ssfs.cli.progress import open_progress
+from ssfs.cli.remote import open_channel
+from ssfs.cli.session import open_session
 from ssfs.clock import Clock, SystemClock
-from ssfs.engine.selection import choose_task, choose_version
-from ssfs.engine.verify import (
-    Damaged,
-    Verification,
-    VerifyOptions,
-    VerifyReport,
-    heal_from,
-    versions_of,
-)
-from ssfs.errors import ConfigError, StoreError
+from ssfs.engine.seeking import ChannelSource
+from ssfs.engine.verify import Verification, VerifyOptions, heal_from, versions_of
+from ssfs.engine.verify_remote import run_request
+from ssfs.errors import ConfigError, PeerError, StoreError, TrustError
 from ssfs.fsio.disk import raise_descriptor_limit
 from ssfs.fsio.priority import lower_priority
-from ssfs.model.peer import LOCAL
-from ssfs.store.store import Store, Task
+from ssfs.monitor import Monitor
+from ssfs.protocol.verification import Damaged, VerifyReport, VerifyVersions
+from ssfs.store.healing import Gather
+from ssfs.store.store import Store
+from ssfs.store.version import Version
 
 _MAX_LISTED = 20
 _MAX_NAMED_VERSIONS = 3
-_ELSEWHERE = "`ssfs verify` runs on the store's own machine"
+_HEAL_THERE = "verify without --from, or log in there and run it with the path of the store"
 _SAMPLE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%")
 _AGE = re.compile(r"(\d{1,6})([hdw])")
 _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
@@ -45,6 +45,8 @@ _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
         "ssfs verify /srv/store",
         "ssfs verify /srv/store --sample 10% --older-than 30d",
         "ssfs verify /srv/store::main/nas1-home latest --from /mnt/second/store",
+        "ssfs verify /srv/store --from ssfs://nas3/main",
+        "ssfs verify ssfs://nas2/main",
     )
 )
 @location_argument
@@ -64,7 +66,8 @@ _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
     "source",
     type=PATH,
     metavar="LOCATION",
-    help="Heal what is damaged from another store of this machine that has the same content.",
+    help="Heal what is damaged in a store of this machine from another one, here or on a server, "
+    "that has the same content.",
 )
 @json_option
 @quiet_option
@@ -89,56 +92,85 @@ def verify(
     What is damaged is written down: `ssfs versions` shows it, mounts and restores refuse it, and the
     next sync of a client that still has the content heals it in all versions.
 
+    A store of another machine is read there, not here; over ssfs:// that takes the role admin. For --from any
+    role will do that may read there; nothing is taken that does not have its digest.
+
     With --json: one object with the keys versions, files, bytes, seconds, resumed, recorded, damaged (list
     of {task, path, problem, versions (ids), healed (in how many of them)}).
 
-    Exit codes: 0 nothing is damaged (any more); 2 no such task or VERSION, or the store is on another machine; 6 something
-    is damaged (listed), or there is no store, or it cannot be read.
+    Exit codes: 0 nothing is damaged (any more); 2 no such task or VERSION, or --from is asked of another machine; 4 the server does
+    not let you; 5 it cannot be reached; 6 something is damaged (listed), or there is no store, or it cannot be read.
     """
     clock = SystemClock()
-    options = VerifyOptions(_parse_sample(sample), _parse_age(older_than))
-    place = local_place(parse_location(location), _ELSEWHERE)
-    second = None if source is None else local_place(parse_location(source), _ELSEWHERE)
-    store = Store.open(place.store)
-    records = _owns(store)
-    lower_priority()
-    raise_descriptor_limit()
+    place = parse_location(location)
+    second = None if source is None else parse_location(source)
+    is_one = bool(version or place.task)
+    request = VerifyVersions(
+        point_of(place) if is_one else place.point or "",
+        place.task or "",
+        version,
+        _parse_sample(sample),
+        _parse_age(older_than),
+    )
+    failure = ""
     with open_progress(clock, quiet=quiet or as_json, verbose=verbose) as monitor:
+        if isinstance(place, LocalPlace):
+            report, failure = _verify_here(place, request, second, monitor, clock)
+        else:
+            if second is not None:
+                local_place(place, _HEAL_THERE)
+            with open_session(place) as session:
+                report = session.ask(request, monitor)
+    if as_json:
+        emit_json(report)
+    else:
+        if not quiet:
+            _show(report)
+        complain_of_damage(report.damaged, listed_all=verbose)
+    if failure and report.left:
+        complain(f"Not all could be healed from there: {failure}")
+    return ExitCode.STORE if report.left else ExitCode.DONE
+
+
+def _verify_here(
+    place: LocalPlace,
+    request: VerifyVersions,
+    second: Place | None,
+    monitor: Monitor,
+    clock: Clock,
+) -> tuple[VerifyReport, str]:
+    """Verify a store of this machine, and heal it; what came of it, and what kept the other store from healing."""
+    store = Store.open(place.store)
+    failure = ""
+    with contextlib.ExitStack() as stack:
+        # The way there first: once we are the store's owner we may not be let through.
+        source = None if second is None else _source(stack, second, monitor)
+        records = _owns(store)
+        lower_priority()
+        raise_descriptor_limit()
+        options = VerifyOptions(request.sample, request.older_than_s)
         run = Verification(store, options, monitor, clock, records=records)
-        tasks = _run(run, store, place, version, clock)
-        if second is not None:
+        tasks = run_request(run, store, request, (place.point,) if place.point else None)
+        if source is not None and run.report.damaged:
             if not records:
                 store.become_owner()
             monitor.phase("healing")
-            other = Store.open(second.store)
-            heal_from(run.report, tasks, versions_of(other, second.point, second.task))
-    if as_json:
-        emit_json(run.report)
-    else:
-        if not quiet:
-            _show(run.report)
-        complain_of_damage(run.report.damaged, listed_all=verbose)
-    return ExitCode.STORE if run.report.left else ExitCode.DONE
+            try:
+                heal_from(run.report, tasks, source)
+            except (PeerError, TrustError, ConfigError) as error:
+                failure = str(error)
+        # What was found is not lost with a connection.
+        with contextlib.suppress(PeerError):
+            stack.close()
+    return run.report, failure
 
 
-def _run(
-    run: Verification,
-    store: Store,
-    place: LocalPlace,
-    version: tuple[str, ...],
-    clock: Clock,
-) -> list[Task]:
-    """Verify what is meant; the tasks that it was about."""
-    started_s = clock.monotonic_s()
-    try:
-        if version or place.task:
-            task = choose_task(store, LOCAL, place.point or DEFAULT_POINT, place.task or "")
-            chosen = {one.id: one for one in (choose_version(task, text) for text in version)}
-            run.run_task(task, sorted(chosen.values(), key=lambda one: one.id) if version else None)
-            return [task]
-        return run.run_store(place.point or "")
-    finally:
-        run.report.seconds = round(clock.monotonic_s() - started_s, 3)
+def _source(stack: contextlib.ExitStack, place: Place, monitor: Monitor) -> list[Version] | Gather:
+    """Where content may still be: versions of this machine, or a server that is asked for it."""
+    if isinstance(place, LocalPlace):
+        return versions_of(Store.open(place.store), place.point, place.task)
+    channel = stack.enter_context(open_channel(place))
+    return ChannelSource(channel, place.point or "", place.task or "", monitor).gather
 
 
 def _owns(store: Store) -> bool:

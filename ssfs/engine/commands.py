@@ -13,12 +13,14 @@ from ssfs.engine.administration import delete_versions, expire_versions, set_pin
 from ssfs.engine.listing import list_points, list_versions
 from ssfs.engine.questions.answer import answer_question
 from ssfs.engine.refusal import hearing_refusals, raise_refused, to_refusal
-from ssfs.errors import RemoteProtocolError, SsfsError
+from ssfs.engine.verify_remote import ProgressHeard, ProgressSender, verify_for
+from ssfs.errors import ConnectionLost, RemoteProtocolError, SsfsError
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import Peer
+from ssfs.monitor import Monitor, NullMonitor
 from ssfs.net.channel import Channel
 from ssfs.protocol.asking import Request
-from ssfs.protocol.messages import AnswerEnd, AnswerPart, Ask, Refused
+from ssfs.protocol.messages import AnswerEnd, AnswerPart, Ask, Progress, Refused
 from ssfs.protocol.questions import CompareVersions, FindPaths, ShowHistory, ShowUsage
 from ssfs.protocol.requests import (
     MAX_ANSWER_BYTES,
@@ -36,12 +38,22 @@ from ssfs.protocol.requests import (
     encode_request,
     split_answer,
 )
+from ssfs.protocol.verification import VerifyVersions
 from ssfs.store.store import Store
 
 A = TypeVar("A")
 
 
-def answer(store: Store, peer: Peer, request: AnyRequest, clock: Clock) -> Answer:
+_NOBODY_WATCHES = NullMonitor()
+
+
+def answer(
+    store: Store,
+    peer: Peer,
+    request: AnyRequest,
+    clock: Clock,
+    monitor: Monitor = _NOBODY_WATCHES,
+) -> Answer:
     """Do what is asked.
 
     Args:
@@ -49,6 +61,7 @@ def answer(store: Store, peer: Peer, request: AnyRequest, clock: Clock) -> Answe
         peer: Who asks; `ssfs.model.peer.LOCAL` is whoever has the store's files.
         request: What.
         clock: Tells the dates by which versions expire.
+        monitor: Hears of progress, where there is any.
 
     Raises:
         TrustError: The peer may not.
@@ -71,12 +84,16 @@ def answer(store: Store, peer: Peer, request: AnyRequest, clock: Clock) -> Answe
                 return set_pin(store, peer, request, clock)
             case FindPaths() | ShowHistory() | CompareVersions() | ShowUsage():
                 return answer_question(store, peer, request)
+            case VerifyVersions():
+                return verify_for(store, peer, request, monitor, clock)
             case _:
                 assert_never(request)
 
 
-def ask(channel: Channel, request: Request[A]) -> A:
+def ask(channel: Channel, request: Request[A], monitor: Monitor = _NOBODY_WATCHES) -> A:
     """The server's answer; the channel is ready for the next question then.
+
+    `monitor` hears of progress, where there is any.
 
     Raises:
         SsfsError: What the server raised.
@@ -87,8 +104,11 @@ def ask(channel: Channel, request: Request[A]) -> A:
     with hearing_refusals(channel):
         channel.send(message)
     content = bytearray()
+    progress = ProgressHeard(monitor)
     while True:
         match channel.receive():
+            case Progress() as told:
+                progress.hear(told)
             case AnswerPart(piece) | AnswerEnd(piece) as said:
                 content += piece
                 if len(content) > MAX_ANSWER_BYTES:
@@ -114,7 +134,11 @@ def serve_ask(
         InternalError: Our own bug.
     """
     try:
-        content = encode_answer(answer(store, peer, decode_request(message.request), clock))
+        request = decode_request(message.request)
+        monitor = ProgressSender(channel, clock)
+        content = encode_answer(answer(store, peer, request, clock, monitor))
+    except ConnectionLost:
+        raise
     except SsfsError as error:
         channel.send(to_refusal(error))
         return error

@@ -26,8 +26,9 @@ from ssfs.engine.plan import (
     lacks_link_group,
     renumbered,
 )
+from ssfs.engine.resending import Resending
 from ssfs.engine.unseen import keep_as_before
-from ssfs.fsio.disk import DIRECTORY_FLAGS, open_directory
+from ssfs.fsio.disk import open_directory
 from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
@@ -90,6 +91,7 @@ class Comparison:
         self._content = ContentSender(
             source, catalogs.compared, outgoing, self.counts, monitor, self.report
         )
+        self._resending = Resending(source, catalogs.working, outgoing, self._content, self.report)
         self._now_s = 0.0
         self._above: set[tuple[int, int]] = set()
         self._renumbered = 0
@@ -183,18 +185,24 @@ class Comparison:
     def _unreadable_directory(self, entry_id: int, path: bytes, error: OSError) -> None:
         self._unseen(entry_id, path, f"directory cannot be read: {_reason(error)}")
 
-    def _unseen(self, entry_id: int, path: bytes, problem: str) -> None:
+    def _unseen(self, entry_id: int, path: bytes, problem: str, parent: int = 0) -> None:
         """Keep what the version before has there: nothing may look deleted that was not seen.
+
+        What the version before does not have gets a mark, by which a restore knows not to delete it.
 
         Args:
             entry_id: Entry id; 0 for what has no record.
             path: Where it is.
             problem: What is wrong.
+            parent: Id of its directory, where it may have no row.
         """
-        known = self._compared.entry(entry_id) if entry_id else None
-        entry = self._working.entry(entry_id) if known else None
-        if entry is None:
+        entry = self._working.entry(entry_id) if entry_id else None
+        if entry is None or self._compared.entry(entry_id) is None:
             self.report(path, f"{problem}; not backed up")
+            if entry is None:
+                self._outgoing.mark_incomplete(parent)
+            else:
+                keep_as_before(entry, self._working, self._outgoing)
             return
         self.report(path, f"{problem}; kept as in the version before")
         keep_as_before(entry, self._working, self._outgoing)
@@ -241,7 +249,7 @@ class Comparison:
     ) -> int:
         """Handle one name; the entry id if it is a directory to go into, else 0."""
         path = parent_path + b"/" + name if parent_path else name
-        status = self._look(fd, name, record, path)
+        status = self._look(fd, parent, name, record, path)
         if status is None:
             return 0
         is_directory = stat_module.S_ISDIR(status.st_mode)
@@ -272,7 +280,7 @@ class Comparison:
         )
 
     def _look(
-        self, fd: int, name: bytes, record: Entry | None, path: bytes
+        self, fd: int, parent: int, name: bytes, record: Entry | None, path: bytes
     ) -> os.stat_result | None:
         """The status of a name; None if there is nothing to be backed up as it is."""
         try:
@@ -282,7 +290,7 @@ class Comparison:
             return None
         except OSError as error:
             entry_id = record.id if record else 0
-            self._unseen(entry_id, path, f"cannot be looked at: {_reason(error)}")
+            self._unseen(entry_id, path, f"cannot be looked at: {_reason(error)}", parent)
             return None
         if self._excluder.has_patterns and self._excluder.is_excluded(
             path, is_directory=stat_module.S_ISDIR(status.st_mode)
@@ -351,7 +359,8 @@ class Comparison:
                 self._forget(record)
             else:
                 entry_id = record.id if record else 0
-                self._unseen(entry_id, path, f"symlink cannot be read: {_reason(error)}")
+                problem = f"symlink cannot be read: {_reason(error)}"
+                self._unseen(entry_id, path, problem, now.parent)
             return
         self._special(now, record)
 
@@ -410,40 +419,10 @@ class Comparison:
         """Close the files that still wait for a signature."""
         self._content.close()
 
-    # -- what the server asks for again ----------------------------------------------------------
-
     def resend(self, entry_id: int) -> None:
-        """Send the content of an entry whole, or what has become of it."""
-        entry = self._working.entry(entry_id)
-        names = self._working.path_names(entry_id)
-        if entry is None or names is None or entry.kind != Kind.FILE:
-            return
-        path = b"/".join(names)
-        try:
-            parent = _open_beneath(self._source.fd, names[:-1])
-        except OSError:
-            sent = False
-        else:
-            try:
-                sent = self._content.send_whole(parent, entry, path)
-            finally:
-                os.close(parent)
-        if not sent:
-            self.report(path, "the server has lost its content and it is not here any more")
-            self.counts.removed += self._outgoing.remove(entry_id)
+        """Send the content of an entry that the server has lost, or what has become of it."""
+        self.counts.removed += self._resending.resend(entry_id)
 
 
 def _reason(error: OSError) -> str:
     return (error.strerror or "unknown error").lower()
-
-
-def _open_beneath(root: int, names: list[bytes]) -> int:
-    """A descriptor of a directory below the root, no symlink followed on the way."""
-    fd = os.dup(root)
-    for name in names:
-        try:
-            below = os.open(name, DIRECTORY_FLAGS, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = below
-    return fd

@@ -137,6 +137,7 @@ class ContentSender:
         known = found.record or found.moved
         if known is None:
             self._report(found.path, f"cannot be read: {reason}; not backed up")
+            self._outgoing.mark_incomplete(found.now.parent)
             return True
         self._report(found.path, f"cannot be read: {reason}; kept as in the version before")
         entry = known._replace(parent=found.now.parent, name=found.now.name)

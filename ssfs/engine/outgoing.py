@@ -16,7 +16,7 @@ from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.fsio.sparse import read_at
-from ssfs.model.entry import GROUP, USER, Entry, Principal
+from ssfs.model.entry import GROUP, USER, Entry, Flag, Principal
 from ssfs.model.layout import ContentHasher, Layout
 from ssfs.model.xattrs import ACLS, acl_owners, decode_set, set_key
 from ssfs.net.channel import Channel
@@ -130,6 +130,12 @@ class Outgoing:
         """A file whose content the compared catalog has under the id `source`."""
         self._put(entry)
         self._change(Link(entry, source), _ROW_BYTES + len(entry.holes))
+
+    def mark_incomplete(self, directory: int) -> None:
+        """Something in a directory is there, as far as is known, and gets no row."""
+        row = self._working.entry(directory)
+        if row is not None and not row.flags & Flag.INCOMPLETE:
+            self.keep(row._replace(flags=row.flags | Flag.INCOMPLETE))
 
     def remove(self, entry_id: int) -> int:
         """An entry is gone, with all below it; how many that were."""

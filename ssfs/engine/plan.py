@@ -19,7 +19,7 @@ RACY_S = 2
 
 _NS = 10**9
 _INODE_WRAP = 1 << 64
-_REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE
+_REREAD = Flag.RACY | Flag.STALE | Flag.UNSTABLE | Flag.INCOMPLETE
 _UNPROVEN = Flag.RACY | Flag.UNSTABLE
 """A stale row still says what its content was read as: of a directory that could not be listed for one
 night, nothing has to be read again."""

@@ -18,7 +18,7 @@ import msgspec
 from ssfs.clock import Clock
 from ssfs.engine.expire import files_before
 from ssfs.engine.receiver import root_metadata
-from ssfs.engine.verify import Damaged, Verification, VerifyOptions, heal_from
+from ssfs.engine.verify import Verification, VerifyOptions, heal_from
 from ssfs.errors import CorruptStore, SsfsError, StoreError
 from ssfs.fsio.disk import (
     digest_content,
@@ -47,6 +47,7 @@ from ssfs.model.version import (
 )
 from ssfs.monitor import Monitor
 from ssfs.pki.certificate import read_certificate, to_der
+from ssfs.protocol.verification import Damaged
 from ssfs.retention.shrink import judge_shrink
 from ssfs.store.damage import Damage, change_damage
 from ssfs.store.inspection import fault_of_catalog

@@ -16,12 +16,22 @@ from ssfs.engine.greeting import greet_client
 from ssfs.engine.receiver import receive_version
 from ssfs.engine.refusal import to_refusal
 from ssfs.engine.restore.server import serve_restore
+from ssfs.engine.seeking import serve_seek
 from ssfs.errors import ConnectionLost, InternalError, SsfsError, TrustError
 from ssfs.fsio.disk import store_error
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
 from ssfs.protocol.browsing import Browse
-from ssfs.protocol.messages import Ask, AskAuthority, Enroll, Fetch, Leave, Open, Renew
+from ssfs.protocol.messages import (
+    Ask,
+    AskAuthority,
+    Enroll,
+    Fetch,
+    Leave,
+    Open,
+    Renew,
+    Seek,
+)
 from ssfs.protocol.states import State
 from ssfs.store.store import Store
 
@@ -88,13 +98,12 @@ def _serve(
                 note(f"{'dry run' if request.dry_run else 'backup'} {request.point}/{request.task}")
                 version = receive_version(channel, request, store, _known(visitor), clock)
                 return f"version {version}" if version else "compared"
-            case Fetch() as request:
-                note(f"restore {request.point}/{request.task} {request.version}")
-                served = serve_restore(channel, store, _known(visitor), request)
-                return f"restored {served.files} files of {served.task} {served.version}"
-            case Browse():
-                note("browse")
-                return f"browsed, {serve_browsing(channel, store, _known(visitor))} answers"
+            case Fetch() | Browse() as request:
+                return _serve_reader(channel, store, _known(visitor), request, note)
+            case Seek() as request:
+                note(f"seeking content in {request.point or 'all sync points'}")
+                found = serve_seek(channel, store, _known(visitor), request)
+                outcome = f"sent {found} of {len(request.contents)} contents sought"
             case Ask() as request:
                 note("command")
                 refusal = serve_ask(channel, store, _known(visitor), request, clock)
@@ -108,6 +117,17 @@ def _serve(
             case message:
                 raise InternalError(f"{type(message).__name__} let through by the table of states")
     return outcome
+
+
+def _serve_reader(
+    channel: Channel, store: Store, peer: Peer, request: Fetch | Browse, note: Callable[[str], None]
+) -> str:
+    if isinstance(request, Browse):
+        note("browse")
+        return f"browsed, {serve_browsing(channel, store, peer)} answers"
+    note(f"restore {request.point}/{request.task} {request.version}")
+    served = serve_restore(channel, store, peer, request)
+    return f"restored {served.files} files of {served.task} {served.version}"
 
 
 def _known(visitor: Visitor) -> Peer:

@@ -22,6 +22,7 @@ from ssfs.model.entry import Entry
 from ssfs.model.spelling import path_text
 from ssfs.model.version import PointSettings, StoreSettings, TaskSettings, parse_version_id
 from ssfs.monitor import Monitor
+from ssfs.protocol.verification import Damaged, VerifyReport
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.damage import (
     CATALOG,
@@ -33,7 +34,7 @@ from ssfs.store.damage import (
     DamagedPart,
     change_damage,
 )
-from ssfs.store.healing import heal
+from ssfs.store.healing import Gather, heal, heal_with
 from ssfs.store.inspection import Finding, TreeInspection, fault_of_catalog, fault_of_record
 from ssfs.store.roll import read_roll
 from ssfs.store.store import Point, Store, Task
@@ -59,51 +60,6 @@ class VerifyOptions(msgspec.Struct, frozen=True):
     reads_content: bool = True
 
 
-class Damaged(msgspec.Struct):
-    """Something damaged, once for all versions that have it.
-
-    Attributes:
-        task: POINT/TASK; "" for what belongs to none.
-        path: In the versions, or (without versions) in the store.
-        problem: What is wrong.
-        versions: Ids of the versions that have it.
-        healed: In how many of them it was healed.
-    """
-
-    task: str
-    path: str
-    problem: str
-    versions: list[str]
-    healed: int = 0
-
-
-class VerifyReport(msgspec.Struct):
-    """What became of it.
-
-    Attributes:
-        versions: How many were looked at.
-        files: Data files that were read.
-        bytes: What they hold.
-        seconds: How long it took.
-        resumed: Whether a run that had broken off was gone on with.
-        recorded: Whether damage could be written down.
-        damaged: What is damaged, or was until it was healed.
-    """
-
-    versions: int = 0
-    files: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    resumed: bool = False
-    recorded: bool = True
-    damaged: list[Damaged] = []
-
-    @property
-    def left(self) -> list[Damaged]:
-        """What is damaged still."""
-        return [item for item in self.damaged if item.healed < max(len(item.versions), 1)]
-
-
 class Verification:
     """One run over a store, or parts of it.
 
@@ -125,8 +81,17 @@ class Verification:
 
     # -- the store -------------------------------------------------------------------------------
 
-    def run_store(self, point: str = "") -> list[Task]:
-        """Verify all of the store, or of one sync point; the tasks that were found.
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """What is done meanwhile took the time that the report tells."""
+        started_s = self._clock.monotonic_s()
+        try:
+            yield
+        finally:
+            self.report.seconds = round(self._clock.monotonic_s() - started_s, 3)
+
+    def run_store(self, names: Iterable[str] | None = None) -> list[Task]:
+        """Verify all of the store, or of some sync points; the tasks that were found.
 
         Raises:
             ConfigError: There is no such sync point.
@@ -134,7 +99,7 @@ class Verification:
         """
         with store_errors(self._store.path):
             self._text(self._store.path, "", b"store.toml", StoreSettings)
-            points = [self._store.point(point)] if point else self._store.points()
+            points = self._store.points() if names is None else map(self._store.point, names)
             tasks = [task for one in points for task in self._tasks(one)]
             self._expect(tasks)
             for task in tasks:
@@ -421,11 +386,22 @@ class _Judge:
         self._monitor.advance(entries, 0, path)
 
 
-def heal_from(report: VerifyReport, tasks: Iterable[Task], sources: list[Version]) -> None:
-    """Heal what is damaged in these tasks from versions of any store, and count that in the report."""
+def heal_from(
+    report: VerifyReport, tasks: Iterable[Task], source: Iterable[Version] | Gather
+) -> None:
+    """Heal what is damaged in these tasks, and count that in the report.
+
+    Args:
+        report: Of what was found damaged.
+        tasks: Whose versions are healed.
+        source: Versions of any store of this machine, or what brings content from another one.
+
+    Raises:
+        PeerError: The other machine went away, refused or broke the rules; what was healed so far is.
+    """
     for task in tasks:
         with contextlib.suppress(StoreError), store_errors(task.path):
-            for healed in heal(task, sources):
+            for healed in heal_with(task, source) if callable(source) else heal(task, source):
                 name = str(healed.version.id)
                 with healed.version.catalog() as catalog:
                     paths = {

@@ -123,6 +123,28 @@ def is_empty_in_holes(fd: int, layout: Layout) -> bool:
     return True
 
 
+def fills_holes(fd: int, layout: Layout) -> bool:
+    """Whether an open file has whole blocks of data where the layout has holes; moves the descriptor's position.
+
+    A file system that cannot tell is taken to have none.
+    """
+    block = max(os.fstat(fd).st_blksize, 1)
+    end = 0
+    for offset, length in [*layout.extents(), (layout.size, 0)]:
+        start, stop = -(-end // block) * block, offset // block * block
+        end = offset + length
+        if start >= stop:
+            continue
+        try:
+            if os.lseek(fd, start, os.SEEK_DATA) < stop:
+                return True
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.EINVAL):
+                raise
+            return False
+    return False
+
+
 def _is_empty(fd: int, start: int, end: int) -> bool:
     while start < end:
         try:

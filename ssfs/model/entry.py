@@ -52,6 +52,8 @@ class Flag(enum.IntFlag):
     """It changed while it was read, several times over."""
     RACY = 4
     """Read so soon after its last change that equal times would prove nothing next time."""
+    INCOMPLETE = 8
+    """Of a directory: something in it could not be seen or read, and was never recorded, so that it has no row."""
 
 
 class Entry(NamedTuple):

@@ -18,7 +18,7 @@ class Role(enum.StrEnum):
     RESTORE = "restore"
     """Reads every task of its points."""
     ADMIN = "admin"
-    """Reads every task of its points, and may pin, delete, expire and set their policy too."""
+    """Reads every task of its points, and may verify, pin, delete, expire and set their policy too."""
 
 
 ALL_POINTS = "*"
@@ -69,7 +69,7 @@ class Peer(msgspec.Struct, frozen=True):
         return Role.BACKUP in self.roles and bool(self.name) and owner == self.name
 
     def may_administer(self, point: str) -> bool:
-        """Whether it may pin, delete and expire versions of a sync point, and set its policy."""
+        """Whether it may verify, pin, delete and expire versions of a sync point, and set its policy."""
         return self.may_use_point(point) and Role.ADMIN in self.roles
 
 

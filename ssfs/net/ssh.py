@@ -85,7 +85,10 @@ async def _reap(process: subprocess.Popen[bytes], patience_s: float) -> None:
     await _wait_exited(process, patience_s)
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
-            process.send_signal(number)
+            try:
+                process.send_signal(number)
+            except PermissionError:
+                return  # it is root's, and we are a store's owner by now: its pipes are closed
             await _wait_exited(process, _KILL_S)
     process.wait()
 

@@ -33,6 +33,7 @@ from ssfs.protocol.messages import (
     Checkpoint,
     CheckpointDone,
     Committed,
+    ContentPart,
     Contents,
     Enroll,
     Enrolled,
@@ -54,10 +55,13 @@ from ssfs.protocol.messages import (
     NoSignature,
     Open,
     Opened,
+    Progress,
     Queued,
     Refused,
     Renew,
+    Seek,
     SignaturePart,
+    Sought,
     WantContents,
     WantSignature,
 )
@@ -111,6 +115,9 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     47: Lacking,
     48: LetGo,
     49: Links,
+    50: Progress,
+    51: Seek,
+    52: Sought,
 }
 """Frame type number of each control message."""
 
@@ -118,14 +125,22 @@ SIGNATURE_PART = 11
 FILE_RAW = 13
 FILE_DELTA = 14
 BASIS_PART = 31
+CONTENT_PART = 53
 
 BULK_TYPES: dict[int, type] = {
     SIGNATURE_PART: SignaturePart,
     FILE_RAW: FileRaw,
     FILE_DELTA: FileDelta,
     BASIS_PART: BasisPart,
+    CONTENT_PART: ContentPart,
 }
 """Frame type number of each bulk message."""
+
+_NUMBERED_PARTS: dict[int, type[SignaturePart | BasisPart | ContentPart]] = {
+    SIGNATURE_PART: SignaturePart,
+    BASIS_PART: BasisPart,
+    CONTENT_PART: ContentPart,
+}
 
 TYPE_NUMBERS: dict[type, int] = {
     kind: number for number, kind in (CONTROL_TYPES | BULK_TYPES).items()
@@ -145,7 +160,11 @@ def encode(message: Message) -> list[bytes | memoryview]:
             return [content]
         case FileDelta(last, content):
             return [_DELTA_HEAD.pack(last), content]
-        case SignaturePart(id_, last, content) | BasisPart(id_, last, content):
+        case (
+            SignaturePart(id_, last, content)
+            | BasisPart(id_, last, content)
+            | ContentPart(id_, last, content)
+        ):
             return [_SIGNATURE_HEAD.pack(id_, last), content]
         case _:
             return [encode_control(message)]
@@ -163,10 +182,10 @@ def decode(number: int, payload: memoryview) -> Message:
         if number == FILE_DELTA:
             (last,) = _DELTA_HEAD.unpack_from(payload)
             return FileDelta(bool(last), payload[_DELTA_HEAD.size :])
-        if number in (SIGNATURE_PART, BASIS_PART):
-            kind = SignaturePart if number == SIGNATURE_PART else BasisPart
+        numbered = _NUMBERED_PARTS.get(number)
+        if numbered is not None:
             id_, last = _SIGNATURE_HEAD.unpack_from(payload)
-            return kind(id_, bool(last), payload[_SIGNATURE_HEAD.size :])
+            return numbered(id_, bool(last), payload[_SIGNATURE_HEAD.size :])
         decoder = DECODERS.get(number)
         if decoder is None:
             raise RemoteProtocolError(f"The peer sent a frame of unknown type {number}")

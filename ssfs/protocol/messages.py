@@ -376,12 +376,14 @@ class Fetch(ControlMessage, frozen=True):
         task: Task name; "" for the only one of the sync point.
         version: Any spelling of a version (README, "Use it").
         paths: Entries below the version's root; none: all of it.
+        damaged_ok: Send what is damaged as it is, too.
     """
 
     point: str
     task: str
     version: str
     paths: list[bytes]
+    damaged_ok: bool = False
 
 
 class Fetched(ControlMessage, frozen=True):
@@ -392,12 +394,14 @@ class Fetched(ControlMessage, frozen=True):
         mount_name: The name a mount lists it under, "" if none.
         entries: Entries wanted, for progress.
         size_bytes: Their content likewise.
+        problem: What is wrong with the catalog that the rows are from; "" for nothing.
     """
 
     version: str
     mount_name: str
     entries: int
     size_bytes: int
+    problem: str = ""
 
 
 class WantContents(ControlMessage, frozen=True):
@@ -417,6 +421,40 @@ class NoContent(ControlMessage, frozen=True):
 
     id: int
     problem: str
+
+
+class Progress(ControlMessage, frozen=True):
+    """Server: how far a command that takes long has come since the last of these.
+
+    Attributes:
+        entries: Entries that were gone through.
+        size_bytes: Bytes that were read.
+        expected: Entries there are in all; 0 while that is not known.
+        phase: What is being done, in a few words.
+    """
+
+    entries: int
+    size_bytes: int
+    expected: int
+    phase: str
+
+
+class Seek(ControlMessage, frozen=True):
+    """Client: send what you have of these contents, wherever in your versions it is.
+
+    Attributes:
+        point: Sync point name; "" for all that this client may read.
+        task: Task name; "" for all of the sync point likewise.
+        contents: Size and digest of each; their places in this list, from 0, are their numbers.
+    """
+
+    point: str
+    task: str
+    contents: list[tuple[int, bytes]]
+
+
+class Sought(ControlMessage, frozen=True):
+    """Server: that was all there is of them."""
 
 
 class AskAuthority(ControlMessage, frozen=True):
@@ -483,6 +521,14 @@ class BasisPart(msgspec.Struct, frozen=True):
     content: memoryview | bytes
 
 
+class ContentPart(msgspec.Struct, frozen=True):
+    """Server: the next bytes of the content with this number; `last` ends it."""
+
+    id: int
+    last: bool
+    content: memoryview | bytes
+
+
 Message = (
     Hello
     | Open
@@ -533,4 +579,8 @@ Message = (
     | Lacking
     | LetGo
     | Links
+    | Progress
+    | Seek
+    | Sought
+    | ContentPart
 )

@@ -33,6 +33,7 @@ from ssfs.protocol.questions import (
     ShowUsage,
     UsageReport,
 )
+from ssfs.protocol.verification import VerifyReport, VerifyVersions
 
 MAX_REQUEST_BYTES = 1 << 20
 """No request is longer: it must fit into one frame."""
@@ -193,6 +194,7 @@ Answer = (
     | DeleteReport
     | PinReport
     | QuestionReport
+    | VerifyReport
 )
 
 A = TypeVar("A")
@@ -288,7 +290,14 @@ class SetPin(Request[PinReport], frozen=True, tag="pin"):
 
 
 AnyRequest = (
-    ListPoints | ListVersions | SetPoint | ExpireVersions | DeleteVersions | SetPin | Question
+    ListPoints
+    | ListVersions
+    | SetPoint
+    | ExpireVersions
+    | DeleteVersions
+    | SetPin
+    | Question
+    | VerifyVersions
 )
 
 _encoder = msgspec.msgpack.Encoder()
@@ -304,6 +313,7 @@ _answer_decoders: dict[type, msgspec.msgpack.Decoder[Answer]] = {
     ShowHistory: msgspec.msgpack.Decoder(HistoryReport),
     CompareVersions: msgspec.msgpack.Decoder(DiffReport),
     ShowUsage: msgspec.msgpack.Decoder(UsageReport),
+    VerifyVersions: msgspec.msgpack.Decoder(VerifyReport),
 }
 
 

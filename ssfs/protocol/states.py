@@ -36,6 +36,7 @@ from ssfs.protocol.messages import (
     Checkpoint,
     CheckpointDone,
     Committed,
+    ContentPart,
     Contents,
     Enroll,
     Enrolled,
@@ -56,10 +57,13 @@ from ssfs.protocol.messages import (
     NoSignature,
     Open,
     Opened,
+    Progress,
     Queued,
     Refused,
     Renew,
+    Seek,
     SignaturePart,
+    Sought,
     WantContents,
     WantSignature,
 )
@@ -91,6 +95,7 @@ class State(enum.Enum):
     FINISHING = "finishing"
     COMMITTED = "committed"
     ASKED = "asked"
+    SEEKING = "seeking"
     ENROLLING = "enrolling"
     FINDING = "finding"
     ROWS = "rows"
@@ -131,6 +136,7 @@ TRANSITIONS: dict[State, Rules] = {
         Ask: (_C, State.ASKED),
         Fetch: (_C, State.FINDING),
         Browse: (_C, State.ENTERING),
+        Seek: (_C, State.SEEKING),
         AskAuthority: (_C, State.ENROLLING),
         Enroll: (_C, State.ENROLLING),
         Renew: (_C, State.ENROLLING),
@@ -175,8 +181,14 @@ TRANSITIONS: dict[State, Rules] = {
     },
     State.COMMITTED: {Expired: (_S, State.CLOSED), Refused: (_S, State.CLOSED)},
     State.ASKED: {
+        Progress: (_S, State.ASKED),
         AnswerPart: (_S, State.ASKED),
         AnswerEnd: (_S, State.READY),
+        Refused: (_S, State.CLOSED),
+    },
+    State.SEEKING: {
+        ContentPart: (_S, State.SEEKING),
+        Sought: (_S, State.READY),
         Refused: (_S, State.CLOSED),
     },
     State.ENROLLING: {

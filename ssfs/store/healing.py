@@ -9,7 +9,7 @@ it is healed once more. What a crash leaves in `healing/` is deleted by the next
 import contextlib
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ssfs.errors import SsfsError, StoreError
@@ -24,7 +24,7 @@ from ssfs.fsio.disk import (
 from ssfs.fsio.lock import DirectoryLock
 from ssfs.fsio.sparse import write_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind
-from ssfs.model.layout import Layout
+from ssfs.model.layout import ContentHasher, Layout
 from ssfs.store.clone import Linker
 from ssfs.store.damage import change_damage, without
 from ssfs.store.store import Task
@@ -38,6 +38,10 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 Content = tuple[int, bytes]
 """Size and digest."""
+Wanted = dict[Content, bytes]
+"""What is wanted, and of sparse files the extents, as in their rows."""
+Gather = Callable[[Wanted, int], None]
+"""Brings content that is wanted to an open workplace, under its digest in hex; only what has been digested there."""
 
 
 class Healed(NamedTuple):
@@ -68,6 +72,11 @@ def heal(task: Task, sources: Iterable[Version]) -> list[Healed]:
     Raises:
         OSError: The store cannot be written.
     """
+    return heal_with(task, lambda wanted, workplace: gather(wanted, sources, workplace, task))
+
+
+def heal_with(task: Task, bring: Gather) -> list[Healed]:
+    """Likewise, with what somebody brings from elsewhere; raises what that raises, too."""
     damaged = [version for version in task.versions() if version.damage().entries]
     if not damaged:
         return []
@@ -79,7 +88,7 @@ def heal(task: Task, sources: Iterable[Version]) -> list[Healed]:
                 return []
             _empty(workplace.fd)
             try:
-                return _heal(task, damaged, sources, workplace.fd)
+                return _heal(task, damaged, bring, workplace.fd)
             finally:
                 _empty(workplace.fd)
                 os.rmdir(_HEALING, dir_fd=task_fd)
@@ -92,14 +101,13 @@ def _empty(fd: int) -> None:
         remove_tree(os.fsencode(name), dir_fd=fd)
 
 
-def _heal(
-    task: Task, damaged: list[Version], sources: Iterable[Version], workplace: int
-) -> list[Healed]:
-    wanted: set[Content] = set()
+def _heal(task: Task, damaged: list[Version], bring: Gather, workplace: int) -> list[Healed]:
+    wanted: Wanted = {}
     for version in damaged:
         with contextlib.suppress(StoreError, OSError), _Patient(version, workplace) as patient:
             wanted |= patient.wanted()
-    gather(wanted, sources, workplace, task)
+    if wanted:
+        bring(wanted, workplace)
     healed = []
     for version in damaged:
         with contextlib.suppress(StoreError, FileNotFoundError):
@@ -112,7 +120,9 @@ def _heal(
     return healed
 
 
-def gather(wanted: set[Content], sources: Iterable[Version], workplace: int, task: Task) -> None:
+def gather(
+    wanted: Iterable[Content], sources: Iterable[Version], workplace: int, task: Task
+) -> None:
     """Bring each content that is wanted to `workplace`, under its digest, if a source has it whole."""
     open_wants = set(wanted)
     for source in sources:
@@ -160,6 +170,60 @@ def _fetch(entry: Entry, tree: Tree, workplace: int, *, is_ours: bool) -> bool:
         os.close(source)
 
 
+class Arrival:
+    """Content that comes to a workplace piece by piece, from where nobody is trusted."""
+
+    def __init__(self, content: Content, holes: bytes, workplace: int) -> None:
+        """Begin; `close` when done.
+
+        Raises:
+            OSError: Its file cannot be made.
+        """
+        self._size, self._digest = content
+        self._layout = Layout.of(self._size, holes)
+        self._hasher = ContentHasher(self._layout)
+        self._position = 0
+        self._name = self._digest.hex().encode()
+        self._workplace = workplace
+        self._is_right = False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=workplace)
+        self._fd = os.open(self._name, _CREATE | os.O_CLOEXEC, 0o400, dir_fd=workplace)
+
+    def takes(self, count: int) -> bool:
+        """Whether so many more bytes can be part of it."""
+        return self._position + count <= self._layout.data_bytes
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """The next bytes of its stream.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        self._hasher.update(piece)
+        write_at(self._fd, self._layout, piece, self._position)
+        self._position += len(piece)
+
+    def finish(self) -> bool:
+        """All has come: whether it is what it should be; if so it is on the disk.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._hasher.digest() == self._digest:
+            os.ftruncate(self._fd, self._size)
+            fsync(self._fd)
+            self._is_right = True
+        return self._is_right
+
+    def close(self) -> None:
+        """What is not right goes."""
+        os.close(self._fd)
+        if not self._is_right:
+            with contextlib.suppress(OSError):
+                os.unlink(self._name, dir_fd=self._workplace)
+
+
 class _Patient:
     """A version with damaged entries, open and locked."""
 
@@ -184,9 +248,9 @@ class _Patient:
     def _rows(self) -> list[Entry]:
         return [row for entry_id in self._ids if (row := self._catalog.entry(entry_id)) is not None]
 
-    def wanted(self) -> set[Content]:
+    def wanted(self) -> Wanted:
         """The content that its damaged files should have."""
-        return {(row.size, row.digest) for row in self._rows() if row.kind == Kind.FILE}
+        return {(row.size, row.digest): row.holes for row in self._rows() if row.kind == Kind.FILE}
 
     def heal(self) -> list[int]:
         """Put in place what can be; the ids of those entries."""

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 from ssfs.clock import SystemClock
-from ssfs.engine.verify import Verification, VerifyOptions, VerifyReport
+from ssfs.engine.verify import Verification, VerifyOptions
 from ssfs.monitor import NullMonitor
+from ssfs.protocol.verification import VerifyReport
 from ssfs.store.store import Store
 from ssfs.store.version import Version
 from tests.fakes.syncs import Backup

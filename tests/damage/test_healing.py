@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.engine import resending
 from ssfs.errors import StoreLocked
 from ssfs.fsio.lock import FileLock
 from ssfs.store import clone, healing
@@ -73,6 +74,52 @@ def test_damage_is_not_linked_on_when_the_client_has_changed_the_content(flipped
     flipped.sync()
     flipped.check(flipped.versions[-1])
     assert damaged(verify(flipped.backup.path)) == {"large": 3}
+
+
+@pytest.mark.parametrize("size", [1000, 300_000], ids=["small", "large"])
+def test_hard_links_of_a_damaged_file_are_one_inode_again(history, size):
+    """Whatever their names, and with what else has that content."""
+    content = os.urandom(size)
+    (history.source / "a first").write_bytes(content)
+    for name in ("deep/second", "zz third"):
+        os.link(history.source / "a first", history.source / name)
+    history.sync()
+    (history.source / "copy").write_bytes(content)
+    history.sync()
+    names = ["a first", "deep/second", "zz third", *(["copy"] if size > 4096 else [])]
+    assert len({history.stored(5, name).stat().st_ino for name in names}) == 1
+    flip(history.stored(5, "a first"))
+    assert damaged(verify(history.backup.path)).keys() == set(names)
+    result = history.sync()
+    assert result.problems == []
+    assert result.counts.bytes_sent < size * 1.2 + 20_000
+    for number in (5, 6):
+        assert len({history.stored(number, name).stat().st_ino for name in names}) == 1
+    history.check(*history.versions)
+    assert damaged(verify(history.backup.path)) == {}
+    assert history.sync().counts.new_bytes == 0
+
+
+def test_hard_link_that_was_parted_meanwhile_is_sent_by_itself(history, monkeypatch):
+    """Between the walk and the server's asking again."""
+    (history.source / "a").write_bytes(b"a" * 5000)
+    os.link(history.source / "a", history.source / "b")
+    history.sync()
+    flip(history.stored(4, "a"))
+    verify(history.backup.path)
+    real = resending.Resending.resend
+
+    def resend(self, entry_id):
+        if not (history.source / "b").read_bytes().startswith(b"b"):
+            (history.source / "b").unlink()
+            (history.source / "b").write_bytes(b"b" * 5000)
+        return real(self, entry_id)
+
+    monkeypatch.setattr(resending.Resending, "resend", resend)
+    history.sync()
+    verify_version(history.versions[-1])
+    assert history.stored(5, "a").read_bytes() == b"a" * 5000
+    assert history.stored(5, "b").read_bytes() == b"b" * 5000
 
 
 def test_damaged_file_is_no_link_source(flipped):
@@ -340,11 +387,10 @@ def test_verify_without_the_right_to_write_changes_nothing(history):
     "arguments",
     [
         ("ssfs://nas2/main",),
-        ("ssh://nas2/srv/store",),
+        ("ssh://nas2/srv/store", "--from", "."),
         (".", "--sample", "0%"),
         (".", "--sample", "ten"),
         (".", "--older-than", "30"),
-        (".", "--from", "ssfs://nas2/main"),
     ],
 )
 def test_wrong_arguments_are_said(arguments):

@@ -8,6 +8,7 @@ import pytest
 from ssfs.protocol.messages import Fetch
 from tests.cli.support import run, ssfs_json
 from tests.damage.damages import delete, flip, truncate, verify
+from tests.fakes.comparing import assert_same_tree
 from tests.fakes.restores import RestoreServer
 from tests.mount.mounts import errno_of, mounted
 
@@ -102,7 +103,9 @@ def test_restore_refuses_a_version_with_a_damaged_catalog(history, tmp_path):
     out = tmp_path / "out"
     assert "--damaged-ok" in run("restore", history.backup.path, "2", "--to", out, expect=6).error
     assert not out.exists()
-    run("restore", history.backup.path, "2", "--damaged-ok", "--to", out)
+    report = ssfs_json("restore", history.backup.path, "2", "--damaged-ok", "--to", out, expect=3)
+    assert report["problems"][0]["path"] == ""
+    assert "damaged catalog" in report["problems"][0]["problem"]
     assert (out / "kept").exists()
     ssfs_json("restore", history.backup.path, "3", "--to", tmp_path / "other")
 
@@ -113,9 +116,70 @@ def test_restore_from_a_server_leaves_damaged_files_out(damaged_history, tmp_pat
     assert sorted(item.path for item in result.problems) == [b"grows", b"large"]
 
 
-def test_damaged_ok_is_for_the_stores_own_machine(tmp_path):
-    outcome = run("restore", "ssh://nas2/store", "1", "--damaged-ok", "--to", tmp_path, expect=2)
-    assert "own machine" in outcome.error
+def test_restore_from_another_machine_copies_damaged_files_if_told_to(
+    damaged_history, far_off, tmp_path
+):
+    history = damaged_history
+    delete(history.stored(2, "small"))
+    out, here = tmp_path / "out", tmp_path / "here"
+    command = ("2", "--damaged-ok", "--to")
+    report = ssfs_json("restore", far_off(history.backup.path), *command, out, expect=3)
+    local = ssfs_json("restore", history.backup.path, *command, here, expect=3)
+    assert report["problems"] == local["problems"]
+    assert sorted(item["path"] for item in report["problems"]) == ["grows", "large", "small"]
+    assert (out / "large").read_bytes() == history.stored(2, "large").read_bytes()
+    assert (out / "grows").read_bytes() == b"g" * 2500
+    assert not (out / "small").exists()
+    assert_same_tree(here, out)
+
+
+def test_damaged_large_file_comes_as_it_is_although_the_target_has_another(
+    damaged_history, far_off, tmp_path
+):
+    """Cut short, and asked for as a delta against a file that is right in its other half."""
+    history = damaged_history
+    out = tmp_path / "out"
+    run("restore", far_off(history.backup.path), "3", "--damaged-ok", "--to", out, expect=3)
+    (out / "large").write_bytes((history.source / "large").read_bytes()[:-1000])
+    truncate(history.stored(3, "large"))
+    report = ssfs_json(
+        *("restore", far_off(history.backup.path), "3", "large", "--damaged-ok", "--to", out),
+        expect=3,
+    )
+    assert [item["path"] for item in report["problems"]] == ["large"]
+    assert (out / "large").read_bytes() == history.stored(3, "large").read_bytes()
+    assert (out / "large").stat().st_size == 150_000
+
+
+def test_damaged_sparse_file_comes_from_another_machine_as_it_is(history, far_off, tmp_path):
+    for name, blocks in (("sparse", 1), ("large sparse", 60)):
+        with open(history.source / name, "wb") as file:
+            file.seek(1 << 20)
+            file.write(os.urandom(4096 * blocks))
+            file.truncate(4 << 20)
+    history.sync()
+    for name in ("sparse", "large sparse"):
+        flip(history.stored(4, name), (1 << 20) + 100)
+        os.truncate(history.stored(4, name), 3 << 20)
+    verify(history.backup.path)
+    out, here = tmp_path / "out", tmp_path / "here"
+    for location, target in ((far_off(history.backup.path), out), (history.backup.path, here)):
+        report = ssfs_json("restore", location, "4", "--damaged-ok", "--to", target, expect=3)
+        assert sorted(item["path"] for item in report["problems"]) == ["large sparse", "sparse"]
+    assert_same_tree(here, out)
+    assert (out / "sparse").stat().st_size == 4 << 20
+    assert (out / "sparse").stat().st_blocks * 512 < 1 << 20
+
+
+def test_damaged_catalog_of_another_machine_is_told_of(history, far_off, tmp_path):
+    path = history.part(2, "catalog.db")
+    flip(path, path.read_bytes().rindex(b"inside"))
+    verify(history.backup.path)
+    location = far_off(history.backup.path)
+    assert "--damaged-ok" in run("restore", location, "2", "--to", tmp_path / "x", expect=6).error
+    report = ssfs_json("restore", location, "2", "--damaged-ok", "--to", tmp_path / "y", expect=3)
+    assert "damaged catalog" in report["problems"][0]["problem"]
+    assert (tmp_path / "y" / "kept").exists()
 
 
 def test_versions_shows_damage(damaged_history):

@@ -2,15 +2,18 @@
 
 import os
 import random
+import subprocess
 
 import pytest
 
 from ssfs.clock import SystemClock
+from ssfs.engine.restore import contents, existing
 from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.local import restore_version
+from ssfs.engine.restore.options import Overwrite, RestoreOptions
 from ssfs.monitor import NullMonitor
 from tests.fakes.comparing import assert_same_tree
-from tests.fakes.restores import RestoreServer, request_of, restore_remotely
+from tests.fakes.restores import RestoreServer, request_of, restore_here, restore_remotely
 from tests.fakes.syncs import Backup, row, stored
 
 BLOCK = 4096
@@ -128,6 +131,87 @@ def test_a_restore_mends_what_lies_in_holes_of_the_target(backup, source, tmp_pa
             file.write(b"\1")
     assert restore_remotely(backup.newest(), target).problems == []
     assert_same_tree(source, target, ignoring={"root"})
+
+
+def fill_holes(path) -> None:
+    """Nothing but its layout changes: as after `cp --sparse=never`."""
+    times = path.stat()
+    subprocess.run(["cp", "--sparse=never", path, f"{path}.full"], check=True)
+    with open(path, "r+b") as file, open(f"{path}.full", "rb") as full:
+        file.write(full.read())
+    os.unlink(f"{path}.full")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("restore", [restore_here, restore_remotely])
+def test_a_restore_gives_back_holes_that_were_filled_and_sends_nothing(
+    backup, source, tmp_path, restore
+):
+    (source / "huge").unlink()
+    os.link(source / "small", source / "small link")
+    backup.sync(source)
+    target = tmp_path / "target"
+    restore(backup.newest(), target)
+    for name in ("small", "one-hole", "image"):
+        fill_holes(target / name)
+        assert (target / name).stat().st_blocks * 512 >= (target / name).stat().st_size
+    foreseen = restore(backup.newest(), target, options=RestoreOptions(dry_run=True))
+    assert (foreseen.replaced, foreseen.unchanged) == (3, 2 + 1)
+    assert (target / "image").stat().st_blocks * 512 >= 200 * MIB
+    kept = restore(backup.newest(), target, options=RestoreOptions(overwrite=Overwrite.NEVER))
+    assert kept.replaced == 0
+    result = restore(backup.newest(), target)
+    assert result.problems == []
+    assert result.replaced == foreseen.replaced + 1
+    assert_same_tree(source, target, ignoring={"root"})
+    again = restore(backup.newest(), target)
+    assert again.replaced == again.metadata_only == 0
+
+
+def test_filled_holes_of_a_target_travel_in_no_direction(backup, source, tmp_path):
+    (source / "huge").unlink()
+    backup.sync(source)
+    target = tmp_path / "target"
+    restore_remotely(backup.newest(), target)
+    fill_holes(target / "image")
+    server = RestoreServer(backup.path)
+    server.restore(request_of(backup.newest()), target)
+    assert server.received_bytes < 10_000
+    assert server.served[0].files == 0
+    assert (target / "image").stat().st_blocks * 512 < 3 * MIB
+
+
+def test_a_file_system_that_makes_no_holes_keeps_right_files_as_they_are(
+    backup, source, tmp_path, monkeypatch
+):
+    (source / "huge").unlink()
+    backup.sync(source)
+    target = tmp_path / "target"
+    restore_here(backup.newest(), target)
+    fill_holes(target / "image")
+    before = (target / "image").stat()
+    monkeypatch.setattr(existing, "fills_holes", lambda fd, layout: layout.size > 100 * MIB)
+    result = restore_here(backup.newest(), target)
+    assert (result.replaced, result.problems) == (0, [])
+    assert result.unchanged == result.entries
+    assert (target / "image").stat().st_ino == before.st_ino
+    assert sorted(os.listdir(target)) == sorted(os.listdir(source))
+
+
+def test_no_room_to_give_holes_back_is_no_problem(backup, source, tmp_path, monkeypatch):
+    (source / "huge").unlink()
+    backup.sync(source)
+    target = tmp_path / "target"
+    restore_here(backup.newest(), target)
+    fill_holes(target / "image")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(contents, "write_at", full)
+    result = restore_here(backup.newest(), target)
+    assert (result.replaced, result.problems) == (0, [])
+    assert sorted(os.listdir(target)) == sorted(os.listdir(source))
 
 
 def test_a_restore_sends_only_what_changed_in_a_sparse_file(backup, source, tmp_path):

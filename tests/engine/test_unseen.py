@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.engine.restore.options import RestoreOptions
 from ssfs.model.entry import Flag
 from ssfs.source.exclude import ExcludeOptions
+from tests.cli.support import run
 from tests.fakes.clock import FrozenClock
 from tests.fakes.restores import restore_here, restore_remotely
 from tests.fakes.sources import serve
@@ -274,6 +276,98 @@ def test_sockets_are_counted_and_left_out(source, backup, monkeypatch):
     assert backup.newest().record().counts.sockets == 1
     with backup.newest().catalog() as catalog:
         assert catalog.resolve(b"socket") is None
+
+
+# -- never seen at all, and --delete ---------------------------------------------------------------
+
+WITH_DELETE = RestoreOptions(deletes=True, in_place=True)
+restored_both_ways = pytest.mark.parametrize("restore", [restore_here, restore_remotely])
+
+
+def tree(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+@restored_both_ways
+@pytest.mark.needs_fuse
+@pytest.mark.parametrize(
+    "faults",
+    [
+        {"list": {"d": errno.EIO}},
+        {"open": {"d": errno.EACCES}},
+        {"stat": {"d": errno.EACCES}},
+    ],
+    ids=["list", "open", "stat"],
+)
+def test_directory_that_was_never_seen_is_not_deleted(tmp_path, source, backup, faults, restore):
+    shown = tmp_path / "shown"
+    with serve(source, shown) as found:
+        found.set(**faults)
+        for _ in range(2):  # nor when the version after still has not seen it
+            result = backup.sync(shown)
+            assert problems(result) == ["d"]
+            assert "not backed up" in result.problems[0].problem or backup.versions()[1:]
+            verify_version(backup.newest())
+        (source / "other").unlink()
+        before = tree(source) | {"other"}
+        result = restore(backup.newest(), source, options=WITH_DELETE)
+        assert tree(source) == before
+        assert (result.deleted, result.problems) == (0, [])
+        # Once it is seen the marks go, and what the version does not have then may be deleted.
+        found.set()
+        assert not backup.sync(shown).problems
+        assert stale(backup) == []
+        assert not row(backup.newest(), "").flags & Flag.INCOMPLETE
+        before = tree(source)
+        (source / "d" / "extra").write_bytes(b"extra")
+        (source / "extra").write_bytes(b"extra")
+        assert restore(backup.newest(), source, options=WITH_DELETE).deleted == 2
+    assert tree(source) == before
+
+
+@restored_both_ways
+@pytest.mark.needs_fuse
+def test_files_that_were_never_read_are_not_deleted(tmp_path, source, backup, restore):
+    (source / "d" / "large").write_bytes(os.urandom(300_000))
+    shown = tmp_path / "shown"
+    with serve(source, shown) as found:
+        found.set(open={"d/f": errno.EACCES, "d/large": errno.EACCES}, read={"d/link": errno.EIO})
+        result = backup.sync(shown)
+        assert problems(result) == ["d/f", "d/large", "d/link"]
+        assert row(backup.newest(), "d").flags & Flag.INCOMPLETE
+        assert not row(backup.newest(), "d/e").flags & Flag.INCOMPLETE
+        verify_version(backup.newest())
+        before = tree(source)
+        (source / "d" / "e" / "extra").write_bytes(b"extra")
+        (source / "extra").mkdir()
+        assert restore(backup.newest(), source, options=WITH_DELETE).deleted == 2
+        assert tree(source) == before
+        found.set()
+        quiet = backup.sync(shown)
+        assert not quiet.problems
+        assert not row(backup.newest(), "d").flags
+        assert backup.sync(shown).counts.bytes_sent < 1000
+
+
+def test_directory_that_its_user_may_not_list_is_not_deleted(source, tmp_path, monkeypatch):
+    """As an ordinary user, with the real command line."""
+    (source / "secret").mkdir(mode=0o700)
+    (source / "secret" / "file").write_bytes(b"secret")
+    (source / "secret").chmod(0o000)
+    store = tmp_path / "stored"
+    run("init", store, expect=0)
+    # The time of change of all of it is now.
+    run("sync", source, store, expect=3, powerless=True)
+    (source / "other").unlink()
+    (source / "extra").mkdir()
+    outcome = run(
+        *("restore", store, "latest", "--in-place", "--delete", "--yes", "-v"), powerless=True
+    )
+    assert (source / "other").exists()
+    assert not (source / "extra").exists()
+    (source / "secret").chmod(0o700)
+    assert (source / "secret" / "file").read_bytes() == b"secret"
+    assert "secret" in outcome.err
 
 
 # -- mounts ----------------------------------------------------------------------------------------

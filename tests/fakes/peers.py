@@ -46,6 +46,7 @@ from ssfs.protocol.messages import (
     Checkpoint,
     CheckpointDone,
     Committed,
+    ContentPart,
     Contents,
     Enroll,
     Enrolled,
@@ -72,12 +73,15 @@ from ssfs.protocol.messages import (
     Open,
     Opened,
     Partial,
+    Progress,
     Queued,
     Refusal,
     Refused,
     Remove,
     Renew,
+    Seek,
     SignaturePart,
+    Sought,
     Store,
     WantContents,
     WantSignature,
@@ -182,6 +186,10 @@ ONE_OF_EACH: tuple[Message, ...] = (
     BytesEnd(),
     Lacking(Lack.GONE, "gone"),
     LetGo("main", "task", VERSION),
+    Progress(7, 1 << 33, 9, "verifying"),
+    Seek("main", "", [(3, bytes(range(32)))]),
+    Sought(),
+    ContentPart(0, False, b"abc"),
 )
 SAMPLES: dict[type, Message] = {type(message): message for message in ONE_OF_EACH}
 
@@ -206,7 +214,7 @@ def random_split(rng: random.Random) -> Split:
 
 def kept(message: Message) -> Message:
     """The message with bytes of its own, to compare it later."""
-    if isinstance(message, FileRaw | FileDelta | SignaturePart | BasisPart):
+    if isinstance(message, FileRaw | FileDelta | SignaturePart | BasisPart | ContentPart):
         return msgspec.structs.replace(message, content=bytes(message.content))
     return message
 

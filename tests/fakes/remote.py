@@ -10,10 +10,11 @@ from ssfs.clock import Clock, SystemClock
 from ssfs.engine.commands import serve_ask
 from ssfs.engine.refusal import to_refusal
 from ssfs.engine.restore.server import serve_restore
+from ssfs.engine.seeking import serve_seek
 from ssfs.errors import ConnectionLost, SsfsError
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import PROTOCOL_VERSION, Ask, Fetch, Hello, Leave
+from ssfs.protocol.messages import PROTOCOL_VERSION, Ask, Fetch, Hello, Leave, Seek
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 
@@ -69,6 +70,8 @@ class RemoteStore:
                     if refusal is not None:
                         self.refusals.append(refusal)
                         return
+                case Seek():
+                    serve_seek(channel, store, self.peer, message)
                 case Fetch():
                     try:
                         serve_restore(channel, store, self.peer, message)

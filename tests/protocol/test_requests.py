@@ -61,6 +61,7 @@ from ssfs.protocol.requests import (
     encode_request,
     split_answer,
 )
+from ssfs.protocol.verification import Damaged, VerifyReport, VerifyVersions
 
 ID = "000042-2024-05-01T020000Z"
 TIME = datetime.datetime(2024, 5, 1, 2, tzinfo=datetime.UTC)
@@ -172,6 +173,18 @@ ONE_OF_EACH: list[tuple[AnyRequest, dict[str, object], Answer]] = [
             (TaskUsage("docs", 7, (VersionUsage(ID, "2024-05-01", 3, 9, 7, None),)),),
             (PROBLEM,),
         ),
+    ),
+    (
+        VerifyVersions("main", "docs", ("latest",), 0.5, 3600),
+        {
+            "command": "verify",
+            "point": "main",
+            "task": "docs",
+            "versions": ["latest"],
+            "sample": 0.5,
+            "older_than_s": 3600,
+        },
+        VerifyReport(1, 2, 3, 0.5, False, True, [Damaged("main/docs", "a", "missing", [ID], 1)]),
     ),
 ]
 each = pytest.mark.parametrize(

@@ -77,16 +77,20 @@ class Answers:
         catalog: CatalogReader,
         tree: Tree,
         wanted: dict[bytes, Entry],
-        damage: Damage = NO_DAMAGE,
+        damage: Damage | None = NO_DAMAGE,
     ) -> None:
-        """Answer for the files that `ssfs.engine.restore.wanted.find_wanted` found, or for all."""
+        """Answer for the files that `ssfs.engine.restore.wanted.find_wanted` found, or for all.
+
+        What is known to be damaged is not sent; without that knowledge (None) whatever is there is, as far as it goes.
+        """
         self.files = 0
         self.size_bytes = 0
         self._channel = channel
         self._catalog = catalog
         self._tree = tree
-        self._damaged = damage.ids
-        self._is_doubtful = bool(damage.whole)
+        self._sends_all = damage is None
+        self._damaged = damage.ids if damage else frozenset()
+        self._is_doubtful = bool(damage and damage.whole)
         self._tops = {entry.id for entry in wanted.values()} or {ROOT_ID}
         self._is_below: dict[int, bool] = {}
         self._requests = Requests()
@@ -207,7 +211,7 @@ class Answers:
         fd = self._open(entry)
         try:
             if layout.is_sparse:
-                is_whole = os.fstat(fd).st_size == entry.size
+                is_whole = self._sends_all or os.fstat(fd).st_size == entry.size
                 content = read_stream(fd, layout) if is_whole else b""
             else:
                 content = os.read(fd, entry.size + 1)
@@ -215,9 +219,9 @@ class Answers:
             raise _Unreadable(cannot_be_read(error)) from error
         finally:
             os.close(fd)
-        if len(content) != layout.data_bytes:
+        if len(content) != layout.data_bytes and not self._sends_all:
             raise _Unreadable(DAMAGED)
-        return content
+        return content[: layout.data_bytes]
 
     def _answer(self, request: Request) -> None:
         """Send one file by itself."""
@@ -248,7 +252,7 @@ class Answers:
             self._send(FileEnd(entry))
 
     def _send_segments(self, entry: Entry, fd: int, coder: SegmentCoder | None) -> None:
-        if os.fstat(fd).st_size != entry.size:
+        if os.fstat(fd).st_size != entry.size and not self._sends_all:
             raise _Unreadable(DAMAGED)
         layout = Layout.of(entry.size, entry.holes)
         buffer = bytearray()
@@ -258,14 +262,22 @@ class Answers:
             if wanted > len(buffer):
                 buffer = bytearray(wanted)
             segment = memoryview(buffer)[:wanted]
-            _read_full(fd, layout, segment, position)
-            coded = coder.encode(segment) if coder else None
-            if isinstance(coded, Delta):
-                self._send_delta(coded.payload)
-            else:
-                for at in range(0, wanted, MAX_BULK_BYTES):
-                    self._send(FileRaw(segment[at : at + MAX_BULK_BYTES]))
+            count = _read(fd, layout, segment, position)
+            is_short = count < wanted
+            if is_short and not self._sends_all:
+                raise _Unreadable(DAMAGED)
+            self._send_segment(segment[:count], coder)
+            if is_short:
+                break
             position += wanted
+
+    def _send_segment(self, segment: memoryview, coder: SegmentCoder | None) -> None:
+        coded = coder.encode(segment) if coder and segment else None
+        if isinstance(coded, Delta):
+            self._send_delta(coded.payload)
+        else:
+            for at in range(0, len(segment), MAX_BULK_BYTES):
+                self._send(FileRaw(segment[at : at + MAX_BULK_BYTES]))
 
     def _send_delta(self, payload: bytes) -> None:
         delta = memoryview(payload)
@@ -274,10 +286,9 @@ class Answers:
             self._send(FileDelta(end >= len(delta), delta[at:end]))
 
 
-def _read_full(fd: int, layout: Layout, view: memoryview, position: int) -> None:
-    """Fill the view from a position of the stream."""
+def _read(fd: int, layout: Layout, view: memoryview, position: int) -> int:
+    """Fill the view from a position of the stream; less only where the file ends."""
     try:
-        if read_at(fd, layout, view, position) != len(view):
-            raise _Unreadable(DAMAGED)
+        return read_at(fd, layout, view, position)
     except OSError as error:
         raise _Unreadable(cannot_be_read(error)) from error

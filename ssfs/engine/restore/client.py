@@ -13,7 +13,7 @@ from ssfs.engine.restore.options import DEFAULT_OPTIONS, RestoreOptions
 from ssfs.engine.restore.order import DepthFirst
 from ssfs.engine.restore.restorer import Destination, RestoreResult, restore_into
 from ssfs.engine.restore.wanted import check_last_names, find_wanted
-from ssfs.engine.restore.window import ChannelContents
+from ssfs.engine.restore.window import ChannelContents, shown
 from ssfs.engine.rows import received_rows
 from ssfs.errors import (
     ConfigError,
@@ -69,11 +69,13 @@ def fetch_version(
             check_last_names(wanted)
         monitor.expect(catalog.number("entries"), catalog.number("bytes"))
         monitor.phase("restoring")
-        contents = stack.enter_context(contextlib.closing(ChannelContents(channel)))
+        contents = stack.enter_context(
+            contextlib.closing(ChannelContents(channel, damaged_ok=request.damaged_ok))
+        )
         # The list of files may lie in a directory that the version does not have.
         lists = os.path.dirname(catalog.path)
         spared = msgspec.structs.replace(options, spared=(*options.spared, lists))
-        destination = Destination(target, spared)
+        destination = Destination(target, spared, shown(fetched.problem))
         result = restore_into(destination, wanted, catalog, contents, monitor, clock)
         contents.finish()
         channel.send(Leave())

@@ -191,9 +191,10 @@ class Directories:
 
         Of a directory that could not be seen when the version was made, nobody knows what it lacked.
         """
-        if entry.flags & Flag.STALE:
+        if entry.flags & (Flag.STALE | Flag.INCOMPLETE):
+            what = "Not seen" if entry.flags & Flag.STALE else "Not all of it was seen"
             where = os.fsdecode(level.path)
-            self._run.monitor.note(f"Not seen by that backup: nothing is deleted in {where}")
+            self._run.monitor.note(f"{what} by that backup: nothing is deleted in {where}")
             return
         try:
             if self._is_here(level):

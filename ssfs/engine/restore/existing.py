@@ -18,7 +18,7 @@ from ssfs.engine.restore.options import Action
 from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Item
 from ssfs.fsio.disk import COPY_BYTES
-from ssfs.fsio.sparse import DataFile, find_layout, is_empty_in_holes, read_at
+from ssfs.fsio.sparse import DataFile, fills_holes, find_layout, is_empty_in_holes, read_at
 from ssfs.model.entry import Entry, Kind, kind_of_mode
 from ssfs.model.layout import Layout
 from ssfs.source.reading import digest_file, open_file
@@ -73,6 +73,8 @@ class Existing:
         digest, _ = digest_file(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
         if digest != entry.digest or not is_empty_in_holes(fd, layout):
             return False
+        if layout.is_sparse and fills_holes(fd, layout) and self._is_thinned(item, fd):
+            return True
         if not target.lacks(entry, status, fd):
             self._unchanged(item, status, fd)
         elif not self._is_mended(item, fd, status):
@@ -93,20 +95,40 @@ class Existing:
         run.actions.add(Action.METADATA, item.path)
         return True
 
+    def _is_thinned(self, item: Item, fd: int) -> bool:
+        """Give a right file, but with room for zeros, its holes back; False if this file system cannot.
+
+        Made anew from itself, not punched: who writes to it meanwhile would lose what he wrote.
+        """
+        if not self._run.options.dry_run:
+            try:
+                if not self._is_made_anew(item, fd, must_thin=True):
+                    return False
+            except OSError:
+                return False  # no room for two of it, say: its content is right as it is
+            self._run.report_incomplete(item.path)
+        self._run.actions.add(Action.REPLACE, item.path)
+        self._run.monitor.advance(0, item.entry.size, item.path)
+        return True
+
     def _unchanged(self, item: Item, status: os.stat_result, there: int | bytes) -> None:
         self._run.target.count_unset(item.entry, status, there)
         self._run.actions.add(None, item.path)
 
-    def _is_made_anew(self, item: Item, source_fd: int) -> bool:
-        """Put a copy of a right file in its place; False if it is not right any more."""
+    def _is_made_anew(self, item: Item, source_fd: int, *, must_thin: bool = False) -> bool:
+        """Put a copy of a right file in its place; False if it is not right any more, or has to get holes and cannot."""
+        layout = Layout.of(item.entry.size, item.entry.holes)
 
         def fill(fd: int) -> bool:
-            layout = Layout.of(item.entry.size, item.entry.holes)
+            if must_thin:
+                os.ftruncate(fd, layout.size)
+                if fills_holes(fd, layout):
+                    return False
             copy = Copy(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
             buffer = memoryview(bytearray(min(COPY_BYTES, layout.data_bytes)))
             while buffer and (count := read_at(source_fd, layout, buffer, copy.size)):
                 copy.write(buffer[:count])
-            return copy.is_of(item.entry)
+            return copy.is_of(item.entry) and not (must_thin and fills_holes(fd, layout))
 
         return self._run.target.put(item.entry, item.level.fd, fill, lambda: False)
 

@@ -45,7 +45,7 @@ def restore_version(
         with store_errors(version.path):
             stack.enter_context(version.share())
             damage = version.damage()
-            check_usable(version, damage, damaged_ok=options.damaged_ok)
+            fault = check_usable(version, damage, damaged_ok=options.damaged_ok)
             catalog = stack.enter_context(version.catalog())
             tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
         stack.callback(tree.close)
@@ -55,18 +55,19 @@ def restore_version(
             check_last_names(wanted)
         if not wanted:
             _expect(version, monitor)
-        destination = Destination(target, options)
+        destination = Destination(target, options, fault)
         return restore_into(destination, wanted, catalog, contents, monitor, clock)
 
 
-def check_usable(version: Version, damage: Damage, *, damaged_ok: bool = False) -> None:
+def check_usable(version: Version, damage: Damage, *, damaged_ok: bool = False) -> str:
     """Refuse a version whose catalog is known to be damaged, or seen to be: its rows may say anything.
 
+    Returns:
+        What is wrong with it, if that is `damaged_ok`; "" for nothing.
+
     Raises:
-        CorruptStore: It is.
+        CorruptStore: It is damaged.
     """
-    if damaged_ok:
-        return
     problem = damage.catalog
     if not problem and version.is_intact():
         try:
@@ -75,12 +76,13 @@ def check_usable(version: Version, damage: Damage, *, damaged_ok: bool = False) 
             problem = "some of its bytes are not those that were committed"
         except OSError as error:
             problem = f"cannot be read: {(error.strerror or 'unknown error').lower()}"
-    if problem:
+    if problem and not damaged_ok:
         raise CorruptStore(
             f"The catalog of version {version.id} is damaged: {problem}",
             path=version.path,
             remedy="choose another version; --damaged-ok restores what it says all the same",
         )
+    return problem
 
 
 def _expect(version: Version, monitor: Monitor) -> None:

@@ -57,8 +57,8 @@ class RestoreOptions(msgspec.Struct, frozen=True):
         exclude: Gitignore-style patterns, relative to the version's root; later ones win. What
             matches is neither restored nor deleted.
         owners: Whose the files are.
-        damaged_ok: Restore what is damaged in a store of this machine as it is; it is a problem of the
-            result all the same.
+        damaged_ok: Restore what is damaged in the store as it is; it is a problem of the result all the
+            same. (A server is asked for it in `Fetch`.)
         spared: Directories (paths) that are never deleted, nor what holds them.
         on_action: Hears of each path that is changed, as it happens.
     """

@@ -32,10 +32,14 @@ from ssfs.store.tree import Tree
 
 
 class Destination(NamedTuple):
-    """The directory that is restored into, and how."""
+    """The directory that is restored into, and how.
+
+    `fault` is what is wrong with the catalog of what is restored all the same; "" for nothing.
+    """
 
     path: bytes
     options: RestoreOptions
+    fault: str = ""
 
 
 class RestoreResult(msgspec.Struct, frozen=True):
@@ -102,6 +106,9 @@ def restore_into(
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, target_fd)
         failures.look_at(target_fd)
+        if destination.fault:
+            what = f"restored as the version's damaged catalog says it: {destination.fault}"
+            failures.report(b"", what)
         target = Target(catalog, options.owners, int(clock.now().timestamp() * NS))
         run = Run(catalog, target, options, actions, failures, deletion, monitor)
         places = stack.enter_context(contextlib.closing(Tree(catalog, os.dup(target_fd))))

@@ -62,15 +62,16 @@ def serve_restore(channel: Channel, store: Store, peer: Peer, request: Fetch) ->
         version = choose_version(task, request.version)
         stack.enter_context(version.share())
         damage = version.damage()
-        check_usable(version, damage)
+        fault = check_usable(version, damage, damaged_ok=request.damaged_ok)
         catalog = stack.enter_context(version.catalog())
         tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
         stack.callback(tree.close)
         wanted = find_wanted(catalog, request.paths)
-        channel.send(_fetched(task, version, is_whole=not wanted))
+        channel.send(_fetched(task, version, fault, is_whole=not wanted))
         send_rows(channel, catalog, wanted_rows(catalog, wanted))
+        known = None if request.damaged_ok else damage
         answers = stack.enter_context(
-            contextlib.closing(Answers(channel, catalog, tree, wanted, damage))
+            contextlib.closing(Answers(channel, catalog, tree, wanted, known))
         )
         answers.run()
     return RestoreServed(task.label, str(version.id), answers.files, answers.size_bytes)
@@ -96,11 +97,12 @@ def _find_task(store: Store, peer: Peer, request: Fetch) -> Task:
     )
 
 
-def _fetched(task: Task, version: Version, *, is_whole: bool) -> Fetched:
+def _fetched(task: Task, version: Version, fault: str, *, is_whole: bool) -> Fetched:
     """What the client is told first; parts are not counted, as it will hold their rows soon."""
     entries = size_bytes = 0
     if is_whole:
         with contextlib.suppress(CorruptStore):
             counts = version.record().counts
             entries, size_bytes = counts.entries, counts.bytes
-    return Fetched(str(version.id), mount_name_of(task, version) or "", entries, size_bytes)
+    name = mount_name_of(task, version) or ""
+    return Fetched(str(version.id), name, entries, size_bytes, fault)

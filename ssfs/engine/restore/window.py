@@ -62,9 +62,10 @@ class ChannelContents:
 
     wants_bases = True
 
-    def __init__(self, channel: Channel) -> None:
-        """Speak through a channel whose session is in the state `RESTORING`."""
+    def __init__(self, channel: Channel, *, damaged_ok: bool = False) -> None:
+        """Speak through a channel whose session is in the state `RESTORING`; what comes damaged is kept if `damaged_ok`."""
         self._channel = channel
+        self._damaged_ok = damaged_ok
         self._asked: collections.deque[_Asked] = collections.deque()
         self._small_bytes = 0
         self._large_files = 0
@@ -175,23 +176,27 @@ class ChannelContents:
     def _receive(self, asked: _Asked, copy: Copy) -> Outcome:
         answer = self._answer(asked)
         if isinstance(answer, NoContent):
-            return Outcome(_shown(answer.problem))
+            return Outcome(shown(answer.problem))
         if isinstance(answer, bytes):
             copy.write(answer)
-            return Outcome() if copy.is_of(asked.entry) else Outcome(DAMAGED)
+            return Outcome() if copy.is_of(asked.entry) else self._wrong()
         stream = Stream(asked.entry, copy, asked.basis if answer.basis else None)
         while not isinstance(message := hear(self._channel), FileEnd | FileAbort):
             stream.hear(message)
         if copy.failure is not None:
             raise copy.failure
         if isinstance(message, FileAbort):
-            return Outcome(_shown(message.problem) or DAMAGED)
+            return Outcome(shown(message.problem) or DAMAGED)
         if stream.is_right():
             return Outcome()
         if not stream.had_deltas:
-            return Outcome(DAMAGED)
+            return self._wrong()
         self.ask(asked.entry, None)
         return Outcome(comes_again=True)
+
+    def _wrong(self) -> Outcome:
+        """The outcome of a file that came whole and is not right."""
+        return Outcome(DAMAGED, is_as_it_is=self._damaged_ok)
 
     def _answer(self, asked: _Asked) -> bytes | FileBegin | NoContent:
         """What the server says to one request: all of it, or how it begins.
@@ -235,5 +240,6 @@ def _checked(message: Message, asked: _Asked) -> FileBegin | NoContent:
     raise stray(asked.entry.id)
 
 
-def _shown(problem: str) -> str:
+def shown(problem: str) -> str:
+    """What a server says is wrong, no longer than a line."""
     return problem[:_MOST_PROBLEM_LETTERS]
