@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import mmap
 import os
 import random
 import shutil
@@ -134,10 +135,13 @@ def test_latest_leads_to_the_newest(dated):
     assert (dated.parent / "latest" / "a" / "0007").read_text() == "7"
 
 
-@pytest.mark.parametrize("level", ["inside", "above"])
-def test_nothing_can_be_changed(dated, level):
-    top = dated if level == "inside" else dated.parent
-    name = "empty" if level == "inside" else "latest"
+@pytest.mark.parametrize(
+    ("inside", "name"),
+    [("..", "latest"), ("", "empty"), ("a", "0000"), ("../.history", "empty")],
+    ids=["above", "in a version", "nested", "in the history"],
+)
+def test_nothing_can_be_changed(dated, inside, name):
+    top = dated / inside
     attempts = [
         lambda: os.open(top / "new", os.O_CREAT | os.O_WRONLY),
         lambda: os.mkdir(top / "new"),
@@ -147,6 +151,7 @@ def test_nothing_can_be_changed(dated, level):
         lambda: os.symlink("x", top / "new"),
         lambda: os.link(top / name, top / "new", follow_symlinks=False),
         lambda: os.mkfifo(top / "new"),
+        lambda: os.mknod(top / "new"),
         lambda: os.utime(top / name, follow_symlinks=False),
         lambda: os.chmod(top, 0o777),
         lambda: os.chown(top, 1, 1),
@@ -171,6 +176,12 @@ def test_reads_at_random_are_exact(source, dated):
             assert os.pread(fd, size, offset) == content[offset : offset + size]
     finally:
         os.close(fd)
+
+
+def test_mapped_file_is_exact(source, dated):
+    with open(dated / "big", "rb") as file:
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            assert mapped[:] == (source / "big").read_bytes()
 
 
 def test_readers_side_by_side_get_right_bytes(source, dated):
