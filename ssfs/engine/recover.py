@@ -177,6 +177,16 @@ class Recovery:
 
     def _task_file(self, path: bytes, where: str) -> bool:
         """Put a task's directory right; whether it can be opened then."""
+        versions = os.path.join(path, b"versions")
+        if not os.path.isdir(versions) and (self._dry_run or os.path.lexists(versions)):
+            is_there = os.path.lexists(versions)
+            self._lost(
+                f"{where}/versions",
+                "something else is in its place: move it away"
+                if is_there
+                else "missing, with all versions: an empty one is to be made",
+            )
+            return False
         if not self._dry_run:
             fd = open_directory(path)
             try:
@@ -224,7 +234,12 @@ class Recovery:
         self._monitor.phase(f"looking at {task.label}")
         with contextlib.ExitStack() as stack:
             if not self._dry_run:
-                stack.enter_context(task.lock_for_writing(f"recover, process {os.getpid()}"))
+                try:
+                    lock = task.lock_for_writing(f"recover, process {os.getpid()}")
+                except CorruptStore as error:
+                    # Nothing can be done about this task, and whoever asks must hear it.
+                    raise StoreError(error.problem, path=error.path, remedy=error.remedy) from error
+                stack.enter_context(lock)
             self._parts(task)
 
     def _parts(self, task: Task) -> None:

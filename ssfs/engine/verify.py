@@ -131,7 +131,13 @@ class Verification:
                     self._found("", f"{where}/task.toml", "missing")
                 continue
             if self._text(path, where, b"task.toml", TaskSettings):
-                yield point.task(os.fsdecode(name))
+                task = point.task(os.fsdecode(name))
+                try:
+                    task.versions()
+                except CorruptStore as error:
+                    self._found(task.label, "versions", error.problem)
+                else:
+                    yield task
 
     def _text(self, directory: bytes, where: str, name: bytes, kind: type[msgspec.Struct]) -> bool:
         """Look at a text file; whether it can be read at all."""

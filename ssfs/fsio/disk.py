@@ -140,8 +140,8 @@ def replace_file(name: bytes, content: bytes, *, dir_fd: int) -> None:
 
 
 def read_file(name: bytes, *, dir_fd: int, limit: int = 1 << 20) -> bytes:
-    """The content of a small file."""
-    with open_fd(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd) as fd:
+    """The content of a small file; a FIFO in its place is not waited for, and holds nothing."""
+    with open_fd(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=dir_fd) as fd:
         return os.read(fd, limit)
 
 

@@ -7,10 +7,30 @@ holds it; it is informative only and may be stale when nobody does.
 import contextlib
 import fcntl
 import os
+import stat
 from types import TracebackType
 from typing import Self
 
+from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import write_all
+
+
+def check_no_directory(path: bytes) -> None:
+    """Refuse a directory (or a symlink) where there should be a file that is made again when it is missing.
+
+    Raises:
+        CorruptStore: There is one.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # who opens it will say so
+    if not stat.S_ISREG(mode):
+        raise CorruptStore(
+            "There is something else in the place of a file of the store",
+            path=path,
+            remedy="move it away: the file is made again",
+        )
 
 
 class FileLock:
@@ -22,6 +42,8 @@ class FileLock:
         Raises:
             OSError: It cannot be opened.
         """
+        if create and dir_fd is None:
+            check_no_directory(name)
         # A lock on a read-only store must still be possible: shared flock needs no write access.
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         self.fd = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=dir_fd)

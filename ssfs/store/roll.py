@@ -12,7 +12,7 @@ import msgspec
 
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import fsync
-from ssfs.fsio.lock import DirectoryLock
+from ssfs.fsio.lock import DirectoryLock, check_no_directory
 from ssfs.model.version import VersionId
 from ssfs.store.store import Task
 from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
@@ -51,18 +51,19 @@ def settle_roll(task: Task, guard: DirectoryLock, leaving: Iterable[VersionId] =
         known = frozenset()
     present = {str(version.id) for version in task.versions()}
     roll = _Roll(FORMAT, tuple(sorted((known | present) - set(map(str, leaving)))))
-    _write(guard, known, roll)
+    _write(task, guard, known, roll)
 
 
 def strike_lost(task: Task, guard: DirectoryLock) -> None:
     """Forget the versions that are lost: somebody has been told."""
     present = {str(version.id) for version in task.versions()}
-    _write(guard, None, _Roll(FORMAT, tuple(sorted(present))))
+    _write(task, guard, None, _Roll(FORMAT, tuple(sorted(present))))
 
 
-def _write(guard: DirectoryLock, known: frozenset[str] | None, roll: _Roll) -> None:
+def _write(task: Task, guard: DirectoryLock, known: frozenset[str] | None, roll: _Roll) -> None:
     if known is not None and known == frozenset(roll.versions):
         return
+    check_no_directory(os.path.join(task.path, _ROLL))
     try:
         write_text_file(_ROLL, roll, dir_fd=guard.fd, is_sealed=True)
     except OSError:

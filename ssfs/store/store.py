@@ -378,11 +378,7 @@ class Task:
             StoreLocked: Somebody is at it; the error says who.
         """
         with store_errors(self.path):
-            fd = open_directory(self.path)
-            try:
-                lock = FileLock(b"lock", dir_fd=fd)
-            finally:
-                os.close(fd)
+            lock = FileLock(os.path.join(self.path, b"lock"))
             if not lock.exclusive_nowait():
                 who = lock.read_holder()
                 lock.close()

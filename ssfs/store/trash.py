@@ -5,18 +5,34 @@ deleted by the next call that empties it. Trash is emptied without any lock of t
 sync waits for a deletion.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 
+from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import fsync, make_directory, open_directory, remove_tree, rename
 from ssfs.fsio.lock import DirectoryLock, FileLock
 from ssfs.store.version import Version
 
 
+@contextlib.contextmanager
+def _not_a_directory(path: bytes) -> Iterator[None]:
+    try:
+        yield
+    except NotADirectoryError as error:
+        raise CorruptStore(
+            "There is something else in the place of a directory of the store",
+            path=path,
+            remedy="move it away: the directory is made again",
+        ) from error
+
+
 def move_to_trash(version: Version, guard: DirectoryLock) -> None:
     """Take a version out of sight, durably; the caller holds the task's guard."""
     name = str(version.id).encode()
+    with _not_a_directory(os.path.join(os.path.dirname(os.path.dirname(version.path)), b"trash")):
+        trash = make_directory(b"trash", dir_fd=guard.fd)
     versions = open_directory(b"versions", dir_fd=guard.fd)
-    trash = make_directory(b"trash", dir_fd=guard.fd)
     try:
         rename(name, versions, name, trash)
         fsync(versions)
@@ -41,7 +57,10 @@ def empty_trash(task_path: bytes) -> int:
     Returns at once when another process is at it.
     """
     deleted = 0
-    with DirectoryLock(os.path.join(task_path, b"trash")) as trash:
+    path = os.path.join(task_path, b"trash")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    with _not_a_directory(path), DirectoryLock(path) as trash:
         if not trash.exclusive_nowait():
             return 0
         for name in os.listdir(trash.fd):

@@ -8,6 +8,7 @@ import contextlib
 import os
 import sqlite3
 
+from ssfs.fsio.lock import check_no_directory
 from ssfs.model.entry import signed_inode
 
 _SCHEMA = """
@@ -35,10 +36,32 @@ class VerifiedFiles:
         """Open that of a task, or (None) one that nobody will see again."""
         self.since = 0
         self.is_resumed = False
-        self._database = _open(task_path)
+        self._path = os.fsdecode(os.path.join(task_path, b"verify.db")) if task_path else None
+        self._database = _open(self._path)
+        self._started = 0
         self._pending = 0
         self._pending_bytes = 0
         self._now = 0
+
+    def _ask(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[int | bytes, ...]]:
+        """Ask or tell the database; one that is damaged beyond its first page is begun anew: then more is read."""
+        for _ in range(2):
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.DatabaseError:
+                self._replace()
+        return self._database.execute(query, values).fetchall()
+
+    def _replace(self) -> None:
+        """Go on with an empty one; in the end with one that nobody will see again (the disk may be full)."""
+        self._database.close()
+        path, self._path = self._path, None
+        try:
+            self._database = _anew(path) if path else _connect("")
+        except (sqlite3.DatabaseError, OSError):
+            self._database = _connect("")
+        if self._started:
+            self._database.execute("INSERT INTO run VALUES (?)", (self._started,))
 
     def begin(self, now: int, older_than_s: int | None, *, is_whole: bool) -> None:
         """Begin a run.
@@ -48,29 +71,33 @@ class VerifiedFiles:
             older_than_s: What was verified within so many seconds counts; None: in this run only.
             is_whole: Whether it goes through all of the task: then it is resumed if it breaks off.
         """
-        ((last,),) = self._database.execute("SELECT coalesce(max(at), 0) FROM verified")
+        ((last,),) = self._ask("SELECT coalesce(max(at), 0) FROM verified")
         # Two runs must not be one, whatever the clock says.
-        now = self._now = max(now, last + 1)
+        now = self._now = max(now, int(last) + 1)
         self.since = now if older_than_s is None else now - older_than_s * _US
         if older_than_s is None and is_whole:
-            row = self._database.execute("SELECT max(started) FROM run").fetchone()
-            if row[0] is not None and now - RESUME_S * _US <= row[0] <= now:
+            (row,) = self._ask("SELECT coalesce(max(started), -1) FROM run")
+            if now - RESUME_S * _US <= int(row[0]) <= now:
                 self.since, self.is_resumed = int(row[0]), True
             else:
-                self._database.execute("DELETE FROM run")
-                self._database.execute("INSERT INTO run VALUES (?)", (now,))
+                self._ask("DELETE FROM run")
+                self._ask("INSERT INTO run VALUES (?)", (now,))
+            self._started = self.since
         self.save()
 
     def has(self, ino: int, digest: bytes) -> bool:
         """Whether a file counts as verified."""
         query = "SELECT digest, at FROM verified WHERE ino = ?"
-        row = self._database.execute(query, (signed_inode(ino),)).fetchone()
-        return row is not None and row[0] == digest[:_DIGEST_BYTES] and row[1] >= self.since
+        rows = self._ask(query, (signed_inode(ino),))
+        return any(
+            known == digest[:_DIGEST_BYTES] and isinstance(at, int) and at >= self.since
+            for known, at in rows
+        )
 
     def add(self, ino: int, digest: bytes, size_bytes: int) -> None:
         """A file was read and is right; what is killed now reads a GiB or 2,000 files again at most."""
         values = (signed_inode(ino), digest[:_DIGEST_BYTES], self._now)
-        self._database.execute("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", values)
+        self._ask("INSERT OR REPLACE INTO verified VALUES (?, ?, ?)", values)
         self._pending += 1
         self._pending_bytes += size_bytes
         if self._pending >= _COMMIT_EVERY or self._pending_bytes >= _COMMIT_BYTES:
@@ -78,17 +105,20 @@ class VerifiedFiles:
 
     def remove(self, ino: int) -> None:
         """A file is not right any more."""
-        self._database.execute("DELETE FROM verified WHERE ino = ?", (signed_inode(ino),))
+        self._ask("DELETE FROM verified WHERE ino = ?", (signed_inode(ino),))
 
     def finish(self) -> None:
         """The run went through all of the task: what it has not met is not there any more."""
-        self._database.execute("DELETE FROM verified WHERE at < ?", (self.since,))
-        self._database.execute("DELETE FROM run")
+        self._ask("DELETE FROM verified WHERE at < ?", (self.since,))
+        self._ask("DELETE FROM run")
         self.save()
 
     def save(self) -> None:
         """Keep what was found so far."""
-        self._database.commit()
+        try:
+            self._database.commit()
+        except sqlite3.DatabaseError:
+            self._replace()
         self._pending = self._pending_bytes = 0
 
     def close(self) -> None:
@@ -98,18 +128,25 @@ class VerifiedFiles:
         self._database.close()
 
 
-def _open(task_path: bytes | None) -> sqlite3.Connection:
-    if task_path is None:
+def _open(path: str | None) -> sqlite3.Connection:
+    if path is None:
         return _connect("")
-    path = os.fsdecode(os.path.join(task_path, b"verify.db"))
+    check_no_directory(os.fsencode(path))
     try:
         return _connect(path)
     except sqlite3.DatabaseError:
         # Damaged, or what somebody else has put there: it can be found out again.
-        for name in (path, path + "-journal"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-        return _connect(path)
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return _anew(path)
+    # No room for one: what is read now will be read again.
+    return _connect("")
+
+
+def _anew(path: str) -> sqlite3.Connection:
+    for name in (path, path + "-journal"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    return _connect(path)
 
 
 def _connect(path: str) -> sqlite3.Connection:

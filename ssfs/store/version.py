@@ -127,11 +127,35 @@ def list_versions(task_path: bytes, part: bytes = b"versions") -> list[Version]:
     """The versions in a task's versions/ (or trash/), by sequence."""
     directory = os.path.join(task_path, part)
     versions = []
-    for name in os.listdir(directory):
+    for name in _names(directory, may_lack=part != b"versions"):
         version_id = parse_version_id(os.fsdecode(name))
         if version_id is not None:
             versions.append(Version(version_id, os.path.join(directory, name)))
     return sorted(versions, key=lambda version: version.id.sequence)
+
+
+def _names(directory: bytes, *, may_lack: bool) -> list[bytes]:
+    """The names in a directory of a task; one that is always there, unless it `may_lack`.
+
+    Raises:
+        CorruptStore: It is missing, or no directory.
+    """
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError as error:
+        if may_lack:
+            return []
+        raise CorruptStore(
+            "A task has lost the directory of its versions",
+            path=directory,
+            remedy="put it back if you can; `ssfs recover` makes an empty one, and says what is lost",
+        ) from error
+    except NotADirectoryError as error:
+        raise CorruptStore(
+            "There is something else in the place of a directory of the store",
+            path=directory,
+            remedy="move it away, then run `ssfs recover`",
+        ) from error
 
 
 def read_record(directory: bytes) -> VersionRecord:
