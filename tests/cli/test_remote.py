@@ -317,13 +317,5 @@ def test_other_sync_points_are_not_shown(ssfs, server):
 # -- from afar not --------------------------------------------------------------------------------
 
 
-def test_mount_says_what_to_do_instead(tmp_path: Path):
-    for place in ("ssfs://nas/main", "ssh://nas/srv/store"):
-        error = run("mount", place, tmp_path, expect=2).error
-        assert f"on the store's own machine, not from here: {place}" in error
-        assert "mount it there" in error
-        assert "`ssfs restore`" in error
-
-
 def test_init_is_done_on_the_machine_itself():
     assert "not from here" in run("init", "ssh://nas/srv/store", expect=2).error
