@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.fakes.commands import Finished, run_command
+
 COMMAND = [sys.executable, "-m", "ssfs"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 _TIMEOUT_S = 120
@@ -50,22 +52,34 @@ def run(
 
     `powerless`: even as root it may read only what file modes allow.
     """
-    done = subprocess.run(
-        [*(_POWERLESS if powerless and os.geteuid() == 0 else []), *COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        check=False,
-        env=environment(**(env or {})),
-        cwd=cwd,
-    )
+    variables = environment(**(env or {}))
+    wrapper = _POWERLESS if powerless and os.geteuid() == 0 else []
+    if wrapper or "PYTHONPATH" in (env or {}):
+        done = _start([*wrapper, *COMMAND, *arguments], variables, cwd)
+    else:
+        done = run_command(arguments, timeout_s=_TIMEOUT_S, environment=variables, directory=cwd)
     outcome = Outcome(
-        done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        done.code, done.out.decode(errors="replace"), done.err.decode(errors="replace")
     )
     if expect is not None:
         assert outcome.code == expect, outcome
     assert outcome.code == 1 or "Traceback" not in outcome.err, outcome.err
     return outcome
+
+
+def _start(
+    command: Sequence[str | bytes | Path], variables: dict[str, str], cwd: Path | None
+) -> Finished:
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+        env=variables,
+        cwd=cwd,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
 
 
 def ssfs(*arguments: str | bytes | Path) -> str:

@@ -3,24 +3,19 @@
 import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.fakes.commands import run_command
 
 TIMEOUT_S = 300
 
 
 def ssfs(*arguments: str | Path, expect: int = 0) -> str:
     """Run a command; its standard output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ssfs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
-    assert done.returncode == expect, (arguments, done.returncode, done.stdout, done.stderr)
-    return done.stdout
+    done = run_command(arguments, timeout_s=TIMEOUT_S)
+    assert done.code == expect, (arguments, *done)
+    return done.out.decode()
 
 
 def sync(source: Path, location: str | Path, *options: str, expect: int = 0) -> dict:

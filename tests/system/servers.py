@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.fakes.commands import run_command
 from tests.system.programs import TIMEOUT_S
 
 _LISTENING = re.compile(r"listening on (\S+):(\d+)")
@@ -154,14 +155,8 @@ def run_ssfs(
     *arguments: str | Path, expect: int = 0, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ssfs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        env=environment,
-        stdin=subprocess.DEVNULL,
+    done = run_command(arguments, timeout_s=TIMEOUT_S, environment=environment)
+    assert done.code == expect, (arguments, *done)
+    return subprocess.CompletedProcess(
+        arguments, done.code, done.out.decode(), done.err.decode(errors="replace")
     )
-    assert done.returncode == expect, (arguments, done.returncode, done.stdout, done.stderr)
-    return done
