@@ -114,7 +114,7 @@ def test_one_thing_changed(fields, untouched, verdict):
     assert judge_content(record(), seen(9, 1, b"name", Status(**fields), 7)) is verdict
 
 
-@pytest.mark.parametrize("flag", Flag)
+@pytest.mark.parametrize("flag", sorted(set(Flag) - {Flag.INCOMPLETE}))
 def test_flagged_content_is_looked_at_again(flag):
     flagged = record()._replace(flags=int(flag))
     assert not is_untouched(flagged, Status())

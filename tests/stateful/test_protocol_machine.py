@@ -159,5 +159,5 @@ def test_only_the_named_answers_and_requests_may_cross():
         == {*Role}
     }
     assert crossing == {
-        *(State.TRANSFER, State.IN_FILE, State.RESTORING, State.RESTORING_FILE),
+        *(State.TRANSFER, State.IN_FILE, State.RESTORING, State.RESTORING_FILE, State.BROWSING),
     }
