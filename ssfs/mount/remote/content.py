@@ -10,6 +10,7 @@ last read fails.
 
 import bisect
 import collections
+import errno
 from collections.abc import Iterator
 
 import blake3
@@ -32,9 +33,11 @@ HELD_BYTES = 64 << 20
 class _Piece:
     """A piece that is here or on its way."""
 
-    def __init__(self, server: Server, question: BytesQuestion) -> None:
+    def __init__(self, server: Server, question: BytesQuestion, size: int) -> None:
         self._server = server
         self._question = question
+        self._size = size
+        self._waiting = 0
         self._answered = server.begin(question)
 
     @property
@@ -43,12 +46,21 @@ class _Piece:
 
     async def content(self) -> memoryview:
         """Its bytes; raises as `Server.wait`."""
-        await self._server.wait(self._question, self._answered)
-        return memoryview(self._question.content)
+        self._waiting += 1
+        try:
+            await self._server.wait(self._question, self._answered)
+        finally:
+            self._waiting -= 1
+        content = memoryview(self._question.content)
+        if len(content) != self._size:
+            # Dropped by one who waited less long. The kernel would take what is missing for zeros.
+            raise OSError(errno.EIO, "The server does not answer", self._server.location)
+        return content
 
     def drop(self) -> None:
-        """Nobody wants it any more."""
-        self._question.is_dropped = True
+        """Do without it, unless somebody waits for it just now."""
+        if not self._waiting:
+            self._question.is_dropped = True
 
 
 class Pieces:
@@ -157,7 +169,7 @@ class RemoteContent(RangeReader):
 
     def _ask(self, offset: int, size: int) -> _Piece:
         question = BytesQuestion(self._ref, self._entry.id, offset, size)
-        return _Piece(self._pieces.server, question)
+        return _Piece(self._pieces.server, question, size)
 
     async def _read_directly(self, offset: int, size: int) -> bytes:
         parts = []
