@@ -74,17 +74,11 @@ class Passthrough:
             fcntl.ioctl(self._fd, _BACKING_CLOSE, _ID.pack(number))
 
 
-def fuse_descriptor(before: set[str]) -> int:
-    """The descriptor of /dev/fuse that this process has opened since.
-
-    Args:
-        before: The names in /proc/self/fd before that.
-
-    Raises:
-        OSError: There is none.
-    """
-    for name in set(os.listdir("/proc/self/fd")) - before:
+def fuse_descriptors() -> set[int]:
+    """The descriptors of /dev/fuse that this process has; other threads may open and close others meanwhile."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
-                return int(name)
-    raise OSError(errno.EBADF, "No descriptor of /dev/fuse")
+                found.add(int(name))
+    return found

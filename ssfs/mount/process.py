@@ -46,7 +46,7 @@ from ssfs.mount.mountpoint import (
 from ssfs.mount.operations import MountOperations
 from ssfs.mount.options import MountOptions, parse_options
 from ssfs.mount.owners import Owners
-from ssfs.mount.passthrough import Passthrough, fuse_descriptor
+from ssfs.mount.passthrough import Passthrough, fuse_descriptors
 from ssfs.mount.pump import Pump
 from ssfs.mount.remote.mount import RemoteMount
 from ssfs.mount.remote.target import RemoteTarget
@@ -207,7 +207,7 @@ def _init_fuse(location: str, path: bytes, options: MountOptions) -> int:
     wanted |= {f"subtype={SUBTYPE}", *options.kernel}
     if options.allow_other:
         wanted.add("allow_other")
-    before = set(os.listdir("/proc/self/fd"))
+    before = fuse_descriptors()
     with _captured_stderr() as said:
         try:
             pyfuse3.init(pyfuse3.Operations(), os.fsdecode(path), wanted)
@@ -215,7 +215,8 @@ def _init_fuse(location: str, path: bytes, options: MountOptions) -> int:
             # libfuse says why on stderr, and only there.
             why = " ".join(said().split()) or str(error)
             raise ConfigError(f"Mounting failed: {why}", path=path) from error
-    return fuse_descriptor(before)
+    (fd,) = fuse_descriptors() - before
+    return fd
 
 
 @contextlib.contextmanager
