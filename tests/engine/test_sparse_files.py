@@ -143,7 +143,6 @@ def fill_holes(path) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
-@pytest.mark.parametrize("restore", [restore_here, restore_remotely])
 def test_a_restore_gives_back_holes_that_were_filled_and_sends_nothing(
     backup, source, tmp_path, restore
 ):

@@ -281,14 +281,12 @@ def test_sockets_are_counted_and_left_out(source, backup, monkeypatch):
 # -- never seen at all, and --delete ---------------------------------------------------------------
 
 WITH_DELETE = RestoreOptions(deletes=True, in_place=True)
-restored_both_ways = pytest.mark.parametrize("restore", [restore_here, restore_remotely])
 
 
 def tree(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")}
 
 
-@restored_both_ways
 @pytest.mark.needs_fuse
 @pytest.mark.parametrize(
     "faults",
@@ -325,7 +323,6 @@ def test_directory_that_was_never_seen_is_not_deleted(tmp_path, source, backup, 
     assert tree(source) == before
 
 
-@restored_both_ways
 @pytest.mark.needs_fuse
 def test_files_that_were_never_read_are_not_deleted(tmp_path, source, backup, restore):
     (source / "d" / "large").write_bytes(os.urandom(300_000))

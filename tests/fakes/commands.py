@@ -87,6 +87,9 @@ class _Command:
     def __call__(self) -> None:
         from ssfs.cli.main import main
 
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
         for standard, output in enumerate(self._outputs, 1):
             fd = output.detach()
             os.dup2(fd, standard)

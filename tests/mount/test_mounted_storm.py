@@ -1,4 +1,4 @@
-"""Sixteen readers of a mount under which versions come and go (five minutes of it: `tests/bench/test_mount.py`)."""
+"""Sixteen readers of a mount under which versions come and go (five minutes of it: `tests/bench/test_storm.py`)."""
 
 import pytest
 

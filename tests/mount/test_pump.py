@@ -128,7 +128,10 @@ async def test_others_have_their_turn_while_requests_keep_coming(kernel):
 
 
 async def test_stop_breaks_off_what_waits(kernel):
+    asked = trio.Event()
+
     async def answer(_: Request) -> Answer:
+        asked.set()
         await trio.sleep_forever()
         return b""
 
@@ -137,5 +140,5 @@ async def test_stop_breaks_off_what_waits(kernel):
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump.run)
-            await trio.sleep(0.05)
+            await asked.wait()
             pump.stop()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.store.store import Task
-from tests.mount.mounts import command, end, errno_of, is_mounted, mounted, start
+from tests.mount.mounts import command, end, errno_of, is_mounted, mounted, start, wait_until
 from tests.mount.stores import DAY, NEXT_DAY, add_version, make_task
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.slow]
@@ -147,10 +147,8 @@ def test_whatever_handlers_raise_is_eio_and_the_mount_goes_on(task, tmp_path):
     with open(tmp_path / "log", "wb") as log:
         process = subprocess.Popen(words, stderr=log)
     try:
-        deadline_s = time.monotonic() + 20
-        while not is_mounted(mountpoint):
-            assert process.poll() is None
-            assert time.monotonic() < deadline_s
+        wait_until(lambda: process.poll() is not None or is_mounted(mountpoint))
+        assert process.poll() is None
         found = [
             outcome(mountpoint / "2024-05-01" / "directory" / str(number))
             for number in range(FILES)

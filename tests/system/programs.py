@@ -11,11 +11,20 @@ from tests.fakes.commands import run_command
 TIMEOUT_S = 300
 
 
+def run_ssfs(
+    *arguments: str | Path, expect: int = 0, environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command to its end."""
+    done = run_command(arguments, timeout_s=TIMEOUT_S, environment=environment)
+    assert done.code == expect, (arguments, *done)
+    return subprocess.CompletedProcess(
+        arguments, done.code, done.out.decode(), done.err.decode(errors="replace")
+    )
+
+
 def ssfs(*arguments: str | Path, expect: int = 0) -> str:
     """Run a command; its standard output."""
-    done = run_command(arguments, timeout_s=TIMEOUT_S)
-    assert done.code == expect, (arguments, *done)
-    return done.out.decode()
+    return run_ssfs(*arguments, expect=expect).stdout
 
 
 def sync(source: Path, location: str | Path, *options: str, expect: int = 0) -> dict:

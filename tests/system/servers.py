@@ -14,8 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fakes.commands import run_command
-from tests.system.programs import TIMEOUT_S
+from tests.system.programs import TIMEOUT_S, run_ssfs
 
 _LISTENING = re.compile(r"listening on (\S+):(\d+)")
 
@@ -149,14 +148,3 @@ class Machine:
             text=True,
             **how,
         )
-
-
-def run_ssfs(
-    *arguments: str | Path, expect: int = 0, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    done = run_command(arguments, timeout_s=TIMEOUT_S, environment=environment)
-    assert done.code == expect, (arguments, *done)
-    return subprocess.CompletedProcess(
-        arguments, done.code, done.out.decode(), done.err.decode(errors="replace")
-    )

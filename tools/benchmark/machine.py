@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tools.benchmark.ends import BenchmarkError, End
@@ -67,14 +67,19 @@ def isolate() -> None:
     run("ip", "link", "set", "lo", "up")
 
 
-def run(*command: str | Path) -> str:
+def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> str:
     """Run a program that must succeed; its standard output.
 
     Raises:
         BenchmarkError: It failed, with what it said.
     """
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     if done.returncode != 0:
         said = (done.stderr + done.stdout)[-2000:]

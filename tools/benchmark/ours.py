@@ -10,7 +10,7 @@ from typing import ClassVar
 from typing_extensions import override
 
 from tools.benchmark.ends import BenchmarkError
-from tools.benchmark.machine import free_port, wait_for_port
+from tools.benchmark.machine import free_port, run, wait_for_port
 from tools.benchmark.tool import Command, Tool, environment
 
 
@@ -69,17 +69,7 @@ class Ssfs(Tool):
         return other
 
     def _run(self, *arguments: str | Path) -> str:
-        done = subprocess.run(
-            [*self.program, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        if done.returncode != 0:
-            raise BenchmarkError(f"ssfs {arguments} ended with {done.returncode}: {done.stderr}")
-        return done.stdout
+        return run(*self.program, *arguments, environment=self.environment)
 
     @property
     def server_pid(self) -> int:

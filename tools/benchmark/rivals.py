@@ -8,14 +8,12 @@ ssfs, has its versions on the server, so there they are looked at and removed. r
 import json
 import re
 import shlex
-import subprocess
 from pathlib import Path
 from typing import ClassVar
 
 from typing_extensions import override
 
 from tools.benchmark.dataset import entries
-from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.machine import run
 from tools.benchmark.tool import Command, Tool
 
@@ -113,12 +111,7 @@ class Borg(Tool):
         self._run("init", "--encryption", "repokey-blake2", self._repository)
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            ["borg", *arguments], env=self.environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise BenchmarkError(f"borg {arguments} ended with {done.returncode}: {done.stderr}")
-        return done.stdout
+        return run("borg", *arguments, environment=self.environment)
 
     @override
     def backup(self, source: Path) -> Command:
@@ -185,16 +178,7 @@ class Restic(Tool):
         self._run("init")
 
     def _run(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [*self._restic, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BenchmarkError(f"restic {arguments} ended with {done.returncode}: {done.stderr}")
-        return done.stdout
+        return run(*self._restic, *arguments, environment=self.environment)
 
     def _ids(self) -> dict[int, str]:
         """Snapshots by the numbers of their versions, which are their tags."""
@@ -235,7 +219,7 @@ class Restic(Tool):
     @override
     def mount(self, mountpoint: Path) -> Command:
         """See Tool. It stays in the foreground: wait until it has something to show."""
-        wait = 'until [ -d "$0/ids" ]; do sleep 0.01; done'
+        wait = 'until [ -d "$0/ids" ]; do kill -0 $! || exit 1; sleep 0.01; done'
         script = f'"$@" >/dev/null 2>&1 & {wait}'
         return ("sh", "-c", script, mountpoint, *self._restic, "mount", mountpoint)
 

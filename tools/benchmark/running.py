@@ -41,18 +41,14 @@ class Ground:
     servers: dict[str, End]
     ssh: dict[str, Sequence[str]]
 
-    def server(self, tool: str) -> End:
-        """The server's end of a tool."""
-        return self.servers[tool]
-
     def meter(self, tool: str) -> Meter:
         """Measures a tool."""
-        return Meter(self.clients[tool], self.server(tool), self.directory)
+        return Meter(self.clients[tool], self.servers[tool], self.directory)
 
     def site(self, tool: str, place: str) -> Site:
         """Where a tool works, in a directory of this name."""
         return Site(
-            self.directory / place, self.clients[tool], self.server(tool), self.ssh.get(tool, ())
+            self.directory / place, self.clients[tool], self.servers[tool], self.ssh.get(tool, ())
         )
 
 

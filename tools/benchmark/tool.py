@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tools.benchmark.ends import End
+from tools.benchmark.ends import END_WITHIN_S, BenchmarkError, End
 from tools.benchmark.machine import run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -105,7 +105,10 @@ class Tool(abc.ABC):
     def unmount(self, mountpoint: Path) -> None:
         """End the mount, and wait for the process that served it: it may hold a lock."""
         run("fusermount3", "-u", mountpoint)
+        ends_at = time.monotonic() + END_WITHIN_S
         while self.site.client.processes():
+            if time.monotonic() > ends_at:
+                raise BenchmarkError(f"The mount on {mountpoint} does not end")
             time.sleep(0.05)
 
     def member(self, number: int) -> "Tool":
