@@ -18,7 +18,6 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine
 
-import pyfuse3
 import trio
 
 from ssfs.errors import CorruptStore, StoreError
@@ -29,10 +28,10 @@ from ssfs.mount.handles import DirectoryHandle, FileHandle, VersionHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.passthrough import Passthrough
 from ssfs.mount.pump import Answer
-from ssfs.mount.refusals import CHANGES, refuse_change
+from ssfs.mount.refusals import CHANGES
 from ssfs.mount.remote.preparing import Preparer
 from ssfs.mount.tree import MountTree
-from ssfs.mount.wire import Capability, Opcode, OpenFlag, Request
+from ssfs.mount.wire import Opcode, OpenFlag, Request
 from ssfs.store.checked import CatalogCheck, CatalogUnchecked
 
 _READ_BYTES = 1 << 20
@@ -59,11 +58,7 @@ _log = logging.getLogger(__name__)
 
 
 class MountOperations:
-    """Answers the kernel from a `MountTree`.
-
-    Attributes:
-        capabilities: What the kernel can, once its first request has come.
-    """
+    """Answers the kernel from a `MountTree`."""
 
     def __init__(
         self, tree: MountTree, on_start: Callable[[], None], preparer: Preparer | None = None
@@ -90,7 +85,6 @@ class MountOperations:
         self._logged: set[str] = set()
         self._checking = trio.Lock()
 
-        self.capabilities = Capability(0)
         self._handlers: dict[int, Callable[[Request], Coroutine[object, object, Answer]]] = {
             Opcode.INIT: self._init,
             Opcode.DESTROY: self._destroy,
@@ -127,8 +121,6 @@ class MountOperations:
                 except CatalogUnchecked as unchecked:
                     check = unchecked.check
                 await self._run_check(check)
-        except pyfuse3.FUSEError as error:
-            return int(error.errno)
         except Exception as error:  # noqa: BLE001 - the root of a request: it ends here
             return self.errno_of(error)
 
@@ -173,9 +165,8 @@ class MountOperations:
         if agreement is None:
             _log.error("The kernel is too old: Linux 5.4 is needed")
             return errno.EPROTO
-        self.capabilities = agreement.capabilities
         self._on_start()
-        return agreement.payload
+        return agreement
 
     async def _forget(self, _: Request) -> Answer:
         """Nothing is kept for the kernel's sake: a number says itself what it leads to."""
@@ -270,7 +261,7 @@ class MountOperations:
 
     async def _open(self, asked: Request) -> Answer:
         if wire.decode_open(asked.body) & (os.O_ACCMODE | os.O_TRUNC):
-            refuse_change()
+            return errno.EROFS
         if self._preparer is not None:
             await self._preparer.row(asked.inode)
         number = next(self._numbers)
@@ -282,7 +273,8 @@ class MountOperations:
         ):
             self._passed_on[number] = asked.inode
             return wire.encode_open(number, _PASSED_THROUGH, backing)
-        return wire.encode_open(number, _KEPT)
+        is_doubtful = handle.content is not None and handle.content.is_doubtful
+        return wire.encode_open(number, 0 if is_doubtful else _KEPT)
 
     async def _read(self, asked: Request) -> Answer:
         number, offset, size = wire.decode_read(asked.body)

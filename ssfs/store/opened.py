@@ -54,6 +54,11 @@ class Placed(Protocol):
 class RangeReader(abc.ABC):
     """The content of an open file that must be waited for."""
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether it was wrong when it was last read: then nothing that was kept of it is to be believed."""
+        return False
+
     @abc.abstractmethod
     async def read(self, offset: int, size: int) -> bytes:
         """Exactly these bytes, all of which the file has.

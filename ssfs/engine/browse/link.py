@@ -211,9 +211,9 @@ class BrowsingLink:
             _log.warning("%s: %s; trying again", self._location, error)
         again: list[Question] = []
         for question in self._unanswered:
-            if question.is_dropped or isinstance(question, _HoldQuestion):
+            if isinstance(question, _HoldQuestion):
                 continue
-            if question.attempts >= _ATTEMPTS:
+            if question.is_dropped or question.attempts >= _ATTEMPTS:
                 question.finish(error)
             else:
                 again.append(question)
@@ -226,9 +226,8 @@ class BrowsingLink:
         """Wait for the next attempt; not for long when somebody asks."""
         begun_s = self._clock.monotonic_s()
         while not self._is_stopped:
-            with self._lock:
-                self._forget_dropped()
-                is_asked = bool(self._waiting)
+            self._forget_dropped()
+            is_asked = bool(self._waiting)
             longest_s = min(wait_s, _WAIT_WHEN_ASKED_S) if is_asked else wait_s
             left_s = begun_s + longest_s - self._clock.monotonic_s()
             if left_s <= 0:
@@ -237,9 +236,12 @@ class BrowsingLink:
             self._drain()
 
     def _forget_dropped(self) -> None:
-        for question in list(self._waiting):
-            if isinstance(question, Question) and question.is_dropped:
+        with self._lock:
+            dropped = [one for one in self._waiting if isinstance(one, Question) and one.is_dropped]
+            for question in dropped:
                 self._waiting.remove(question)
+        for question in dropped:
+            question.finish(_nobody_waits())
 
     def _drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -270,7 +272,9 @@ class BrowsingLink:
                 question = self._waiting.popleft()
             if isinstance(question, LetGo):
                 channel.send(question)
-            elif not question.is_dropped:
+            elif question.is_dropped:
+                question.finish(_nobody_waits())
+            else:
                 question.begin()
                 question.attempts += 1
                 self._unanswered.append(question)
@@ -300,6 +304,11 @@ class BrowsingLink:
             raise
         except Exception as error:  # noqa: BLE001  # who asked hears of it, the rest is passed over
             question.failure = error
+
+
+def _nobody_waits() -> ConnectionLost:
+    """What a question ends with that was dropped before it was asked; should somebody wait for it after all, they hear this."""
+    return ConnectionLost("The question was given up")
 
 
 def _wait_readable(descriptor: int, timeout_s: float) -> None:

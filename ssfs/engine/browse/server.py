@@ -223,7 +223,7 @@ class _Desk:
     # -- rows ------------------------------------------------------------------------------------
 
     def _send_rows(self, opened: OpenVersion, request: WantRows) -> None:
-        entry = opened.catalog.entry(request.entry)
+        entry = opened.entry(request.entry)
         if entry is None:
             raise VersionGone
         rows = _Rows(self._channel, opened)
@@ -240,7 +240,7 @@ class _Desk:
     # -- content ---------------------------------------------------------------------------------
 
     def _send_bytes(self, opened: OpenVersion, request: WantBytes) -> None:
-        entry = opened.catalog.entry(request.entry)
+        entry = opened.entry(request.entry)
         if entry is None or entry.kind != Kind.FILE:
             raise RemoteProtocolError(f"The client wants to read entry {request.entry}, no file")
         offset, count = request.offset, request.count
@@ -330,8 +330,9 @@ class _Rows:
 
     def _send_links(self) -> None:
         self._sender.flush()
-        self._channel.send(Links(self._links))
-        self._links = []
+        if self._links:
+            self._channel.send(Links(self._links))
+            self._links = []
 
     def end(self) -> None:
         """Send what is left."""

@@ -31,13 +31,17 @@ HELD_BYTES = 64 << 20
 
 
 class _Piece:
-    """A piece that is here or on its way."""
+    """A piece that is here or on its way.
+
+    Attributes:
+        readers: How many reads need it: until they have it, it is not dropped.
+    """
 
     def __init__(self, server: Server, question: BytesQuestion, size: int) -> None:
         self._server = server
         self._question = question
         self._size = size
-        self._waiting = 0
+        self.readers = 0
         self._answered = server.begin(question)
 
     @property
@@ -46,11 +50,7 @@ class _Piece:
 
     async def content(self) -> memoryview:
         """Its bytes; raises as `Server.wait`."""
-        self._waiting += 1
-        try:
-            await self._server.wait(self._question, self._answered)
-        finally:
-            self._waiting -= 1
+        await self._server.wait(self._question, self._answered)
         content = memoryview(self._question.content)
         if len(content) != self._size:
             # Dropped by one who waited less long. The kernel would take what is missing for zeros.
@@ -58,16 +58,21 @@ class _Piece:
         return content
 
     def drop(self) -> None:
-        """Do without it, unless somebody waits for it just now."""
-        if not self._waiting:
+        """Do without it, unless a read needs it."""
+        if not self.readers:
             self._question.is_dropped = True
 
 
 class Pieces:
-    """What is held of all open files."""
+    """What is held of all open files.
+
+    Attributes:
+        wrong: Files, by version and entry id, that were not what the catalog says when they were last read whole.
+    """
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.wrong: set[tuple[VersionRef, int]] = set()
         # In the order of their last use.
         self._held: collections.OrderedDict[tuple[RemoteContent, int], _Piece] = (
             collections.OrderedDict()
@@ -126,11 +131,33 @@ class RemoteContent(RangeReader):
         if last > self._last:
             self._ahead = min(2 * self._ahead + 1, MOST_AHEAD)
             self._last = last
-        wanted = [self._fetch(index) for index in range(first, last + 1)]
+        wanted: list[_Piece | None] = []
+        try:
+            for index in range(first, last + 1):
+                piece = self._fetch(index)
+                if piece is not None:
+                    piece.readers += 1
+                wanted.append(piece)
+            self._fetch_ahead(last)
+            parts = await self._collect(first, wanted, offset, size)
+        finally:
+            for piece in wanted:
+                if piece is not None:
+                    piece.readers -= 1
+        for index in [index for index in self._mine if index < first - 1]:
+            self._drop(index)
+        return b"".join(parts)
+
+    def _fetch_ahead(self, last: int) -> None:
         for index in range(last + 1, min(last + 1 + self._ahead, self._count)):
             if self._pieces.is_full():
                 break
             self._fetch(index)
+
+    async def _collect(
+        self, first: int, wanted: list[_Piece | None], offset: int, size: int
+    ) -> list[memoryview]:
+        """A range, from the pieces that have it, digested on the way."""
         parts = []
         for index, piece in enumerate(wanted, first):
             try:
@@ -143,13 +170,17 @@ class RemoteContent(RangeReader):
             start = max(offset - index * PIECE_BYTES, 0)
             parts.append(content[start : offset + size - index * PIECE_BYTES])
         if self._is_wrong:
+            self._pieces.wrong.add((self._ref, self._entry.id))
             raise CorruptStore(
                 f"{self._pieces.server.location}: the data of entry {self._entry.id} of version "
                 f"{self._ref.version} is not what the catalog says"
             )
-        for index in [index for index in self._mine if index < first - 1]:
-            self._drop(index)
-        return b"".join(parts)
+        return parts
+
+    @property
+    @override
+    def is_doubtful(self) -> bool:
+        return (self._ref, self._entry.id) in self._pieces.wrong
 
     def _is_in_order(self, first: int) -> bool:
         return first in self._mine or self._last <= first <= self._last + 1
@@ -200,6 +231,8 @@ class RemoteContent(RangeReader):
             index += 1
             if index == self._count:
                 self._is_wrong = self._hasher.digest() != self._entry.digest
+                if not self._is_wrong:
+                    self._pieces.wrong.discard((self._ref, self._entry.id))
                 return
             piece = self._pieces.find(self, index) if index <= self._last else None
             if piece is None or not piece.is_here:

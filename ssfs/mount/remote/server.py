@@ -3,6 +3,7 @@
 Whoever waits gets an error after `patience_s` without a sign of life of the server (EIO), never none at all.
 """
 
+import contextlib
 import errno
 from collections.abc import Awaitable, Callable
 
@@ -57,7 +58,8 @@ class Server:
         def tell() -> None:
             assert self._token is not None
             if not self.link.is_stopped:
-                self._token.run_sync_soon(answered.set)
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(answered.set)
 
         question.on_done = tell
         self.link.ask(question)
