@@ -98,6 +98,11 @@ def samba_config(
     if not _SHARE.fullmatch(share) or share != share.strip() or share.lower() in _SPECIAL:
         raise ConfigError(f"{share!r} cannot name a share here", remedy="name an ordinary one")
     place = parse_location(location)
+    if not isinstance(place, LocalPlace):
+        raise ConfigError(
+            "Samba needs the mount option 'samba', and that a store of this machine",
+            remedy=f"do it there, not from here: {spell(place)}",
+        )
     with open_session(place) as session:
         task = _choose(place, session.ask(ListPoints()).points)
     inside = f"{point_of(place)}/{task.task}"
@@ -196,14 +201,12 @@ def _views(place: Place, task: str, mountpoint: bytes | None) -> list[_View]:
     return found or [view(named, _MOUNTPOINT)]
 
 
-def _fstab_line(place: Place, view: _View) -> str:
+def _fstab_line(place: LocalPlace, view: _View) -> str:
     def field(text: str) -> str:
         return re.sub(r"[\s\\]", lambda match: f"\\{ord(match[0]):03o}", text)
 
     options = "allow_other,samba,nofail"
-    if not isinstance(place, LocalPlace):
-        options += ",_netdev"
-    elif b"," not in place.store:
+    if b"," not in place.store:
         options += f",x-systemd.requires-mounts-for={field(os.fsdecode(place.store))}"
     where = field(os.fsdecode(view.mountpoint))
     return f"{field(view.location)}  {where}  fuse.ssfs  {options}  0  0"
