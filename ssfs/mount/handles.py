@@ -216,6 +216,8 @@ class Handles:
             return
         (walked, size, generation), self._walked = self._walked, None
         try:
+            if self._inodes.use(walked.binding) is not walked.opened:
+                return
             entry_id = _next_in_walk(walked)
             if entry_id:
                 handle = VersionHandle(walked.binding, walked.opened, entry_id)
@@ -266,11 +268,13 @@ class Handles:
 
     def close_file(self, handle: FileHandle) -> None:
         """Close a file."""
-        if handle.content is None:
-            os.close(handle.fd)
-        else:
-            handle.content.close()
-        self._inodes.release(handle.binding, handle.opened)
+        try:
+            if handle.content is None:
+                os.close(handle.fd)
+            else:
+                handle.content.close()
+        finally:
+            self._inodes.release(handle.binding, handle.opened)
 
 
 def _next_in_walk(walked: VersionHandle) -> int:

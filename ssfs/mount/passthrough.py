@@ -33,7 +33,7 @@ class Passthrough:
 
         Args:
             fd: The kernel's end of the mount.
-            is_possible: Whether the kernel knows of this.
+            is_possible: Whether files are as long as the catalog says.
         """
         self._fd = fd
         self._is_possible = is_possible

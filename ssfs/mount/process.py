@@ -171,12 +171,15 @@ async def _close_idle(tree: MountTree, pump: Pump, period_s: float) -> None:
         await trio.sleep(max(period_s, 0.05))
         try:
             tree.close_idle()
-            for directory, name in tree.take_vanished():
-                # All that the kernel keeps for a version goes with it, open files and their pages aside.
-                await pump.forget(directory, name)
         except Exception:  # noqa: BLE001 - the root of a task
             # Versions held for too long are a nuisance, the end of the mount would be worse.
             _log.exception("Idle versions cannot be let go")
+        for directory, name in tree.take_vanished():
+            try:
+                # All that the kernel keeps for a version goes with it, open files and their pages aside.
+                await pump.forget(directory, name)
+            except OSError as error:
+                _log.error("The kernel cannot be told that %r has gone: %s", name, error)
 
 
 async def _begin(

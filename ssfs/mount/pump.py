@@ -106,7 +106,13 @@ class Pump:
                     self._reply(request, answered.value)
                 else:
                     self._hand_over()
-                    self._reply(request, await _rest_of(work, waits_for))
+                    try:
+                        answer = await _rest_of(work, waits_for)
+                    except trio.Cancelled:
+                        # Whoever waits for it may hold what `forget` waits for.
+                        self._reply(request, errno.ENODEV)
+                        raise
+                    self._reply(request, answer)
                     self._waiting -= 1
                     return
                 turns += 1

@@ -4,11 +4,6 @@ The mount is read-only, so the kernel refuses changes before they come here: thi
 case somebody remounts it writable.
 """
 
-import errno
-from typing import NoReturn
-
-import pyfuse3
-
 from ssfs.mount.wire import Opcode
 
 CHANGES = frozenset(
@@ -31,8 +26,3 @@ CHANGES = frozenset(
     }
 )
 """The requests that would change something."""
-
-
-def refuse_change() -> NoReturn:
-    """Say that the file system is read-only."""
-    raise pyfuse3.FUSEError(errno.EROFS)

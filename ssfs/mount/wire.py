@@ -161,19 +161,7 @@ def encode_vanished(directory: int, name: bytes) -> bytes:
 # -- the first message -----------------------------------------------------------------------------
 
 
-class Agreement(NamedTuple):
-    """What was agreed upon.
-
-    Attributes:
-        capabilities: What both sides can.
-        payload: The answer.
-    """
-
-    capabilities: Capability
-    payload: bytes
-
-
-def agree(body: bytes) -> Agreement | None:
+def agree(body: bytes) -> bytes | None:
     """The answer to INIT; None if this kernel is too old."""
     if len(body) < _INIT_IN.size:
         body += bytes(_INIT_IN.size - len(body))
@@ -184,7 +172,7 @@ def agree(body: bytes) -> Agreement | None:
     if major != _MAJOR or minor < _LEAST_MINOR or not common & _NEEDED:
         return None
     has_passthrough = bool(common & Capability.PASSTHROUGH)
-    payload = _INIT_OUT.pack(
+    return _INIT_OUT.pack(
         _MAJOR,
         min(minor, _MINOR),
         read_ahead,
@@ -198,7 +186,6 @@ def agree(body: bytes) -> Agreement | None:
         common >> 32,
         int(has_passthrough),  # how deep file systems may lie on each other below us
     )
-    return Agreement(common, payload)
 
 
 # -- what is asked ---------------------------------------------------------------------------------

@@ -173,7 +173,11 @@ class Histories:
         """The attributes of a directory's `.history`, if it lists one."""
         if not self._listed or not isinstance(directory, TaskDirectory) or not directory.shown:
             return None
-        return self.root(directory)
+        try:
+            return self.root(directory)
+        except NoEntry:
+            # No catalog of it can be read: that must not take the rest of the listing away.
+            return None
 
     def lookup(self, inode: int, name: bytes) -> Attributes:
         """The attributes of what a directory of a history has under a name.
