@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from ssfs.errors import SsfsError, StoreError
+from ssfs.errors import CorruptStore, SsfsError, StoreError
 from ssfs.fsio.disk import (
     fsync,
     make_directory,
@@ -228,7 +228,13 @@ class _Patient:
     """A version with damaged entries, open and locked."""
 
     def __init__(self, version: Version, workplace: int) -> None:
-        self._ids = version.damage().ids
+        damage = version.damage()
+        if damage.catalog:
+            raise CorruptStore(f"Catalog is damaged: {damage.catalog}", path=version.path)
+        if version.is_intact():
+            # Its rows say what is put in the place of what: one flipped bit would be put into the tree.
+            version.check_catalog_file()
+        self._ids = damage.ids
         self._workplace = workplace
         self._linker = Linker(workplace)
         with contextlib.ExitStack() as stack:
@@ -271,6 +277,8 @@ class _Patient:
                     self._linker.link(name, self._workplace, _PLACE, self._workplace)
                 except FileNotFoundError:
                     return False
+                # Where no more links are possible it is a copy, which nobody has synced yet.
+                self._sync_place()
                 self._put_in_place(row)
             case _:
                 # Its row is all of it; what lies in its place has no business there.
@@ -278,6 +286,13 @@ class _Patient:
                 remove_tree(row.name, dir_fd=directory)
                 fsync(directory)
         return True
+
+    def _sync_place(self) -> None:
+        fd = os.open(_PLACE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._workplace)
+        try:
+            fsync(fd)
+        finally:
+            os.close(fd)
 
     def _put_in_place(self, row: Entry) -> None:
         directory = self._directory(row.parent)
