@@ -20,6 +20,17 @@ _COMMIT_BYTES = 1 << 30
 _DIGEST_BYTES = 16
 """Of the digest, enough to tell whether an inode number has come to mean another file."""
 _US = 1_000_000
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 RESUME_S = 7 * 24 * 3600
 """A run that broke off is gone on with for so long; older ones are begun anew."""
 
@@ -48,16 +59,16 @@ class VerifiedFiles:
         for _ in range(2):
             try:
                 return self._database.execute(query, values).fetchall()
-            except sqlite3.DatabaseError:
-                self._replace()
+            except sqlite3.DatabaseError as error:
+                self._replace(error)
         return self._database.execute(query, values).fetchall()
 
-    def _replace(self) -> None:
-        """Go on with an empty one; in the end with one that nobody will see again (the disk may be full)."""
+    def _replace(self, error: sqlite3.DatabaseError) -> None:
+        """Go on with an empty one: in the place of a damaged one, else with one that nobody will see again."""
         self._database.close()
         path, self._path = self._path, None
         try:
-            self._database = _anew(path) if path else _connect("")
+            self._database = _anew(path) if path and _is_damage(error) else _connect("")
         except (sqlite3.DatabaseError, OSError):
             self._database = _connect("")
         if self._started:
@@ -71,7 +82,9 @@ class VerifiedFiles:
             older_than_s: What was verified within so many seconds counts; None: in this run only.
             is_whole: Whether it goes through all of the task: then it is resumed if it breaks off.
         """
-        ((last,),) = self._ask("SELECT coalesce(max(at), 0) FROM verified")
+        ((last,),) = self._ask(
+            "SELECT coalesce(max(at), 0) FROM verified WHERE typeof(at) = 'integer'"
+        )
         # Two runs must not be one, whatever the clock says.
         now = self._now = max(now, int(last) + 1)
         self.since = now if older_than_s is None else now - older_than_s * _US
@@ -117,8 +130,8 @@ class VerifiedFiles:
         """Keep what was found so far."""
         try:
             self._database.commit()
-        except sqlite3.DatabaseError:
-            self._replace()
+        except sqlite3.DatabaseError as error:
+            self._replace(error)
         self._pending = self._pending_bytes = 0
 
     def close(self) -> None:
@@ -134,12 +147,18 @@ def _open(path: str | None) -> sqlite3.Connection:
     check_no_directory(os.fsencode(path))
     try:
         return _connect(path)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
         # Damaged, or what somebody else has put there: it can be found out again.
-        with contextlib.suppress(sqlite3.DatabaseError):
-            return _anew(path)
+        if _is_damage(error):
+            with contextlib.suppress(sqlite3.DatabaseError):
+                return _anew(path)
     # No room for one: what is read now will be read again.
     return _connect("")
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether it is the file that is no good, and not the disk full or somebody else at it: then it is kept."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF not in _PASSING
 
 
 def _anew(path: str) -> sqlite3.Connection:
