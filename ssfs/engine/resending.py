@@ -93,7 +93,12 @@ class Resending:
                 )
                 if is_twin:
                     known = twin
-                elif _is_as_recorded(fd, status, now, entry) and _is_shared(twin, entry):
+                elif (
+                    # What else a new ctime stands for, attributes say, only sending it whole finds out.
+                    (now.ctime_s, now.ctime_ns) == (entry.ctime_s, entry.ctime_ns)
+                    and _is_shared(twin, entry)
+                    and _is_as_recorded(fd, status, now, entry)
+                ):
                     known = entry
                 else:
                     return False

@@ -162,7 +162,7 @@ def serve_seek(channel: Channel, store: Store, peer: Peer, request: Seek) -> int
         if not numbers:
             break
         # What is wrong with one version is no reason not to look into the next.
-        with contextlib.suppress(StoreError, FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(StoreError, OSError, ValueError):
             found += _Search(channel, version, numbers).run()
     channel.send(Sought())
     return found

@@ -78,6 +78,10 @@ class Tally:
         try:
             changed = self._changed_rows(catalog, pages)
             most = catalog.most_numbered() if changed is None else _most_numbered(changed)
+            self._make_room(*most)
+            whole = None
+            if changed is None:
+                whole = self._read_all(chain.from_iterable(catalog.contents()))
         except BaseException:
             pages.close()
             raise
@@ -86,11 +90,10 @@ class Tally:
         last = self.counted[-1] if self.counted else Counted(0, 0, 0)
         last.own_bytes = 0  # until something of it is missed here
         self.counted.append(Counted(entries, last.bytes, last.content_bytes))
-        self._make_room(*most)
-        if changed is None:
-            self._count_all(chain.from_iterable(catalog.contents()))
+        if whole is not None:
+            self._count_all(*whole)
         else:
-            self._count(changed)
+            self._count(changed or [])
         return True
 
     def _changed_rows(self, catalog: CatalogReader, pages: Pages) -> list[_Row] | None:
@@ -134,8 +137,8 @@ class Tally:
         for inode, held in before.items():
             self._compare(inode, held, holders[inode])
 
-    def _count_all(self, rows: Iterator[_Row]) -> None:
-        """Count all rows of a version."""
+    def _read_all(self, rows: Iterator[_Row]) -> tuple[_Numbers, _Numbers, int]:
+        """Of all rows of a version: the inode of each entry, how many have each inode, and all sizes together."""
         inodes, holders, sizes = _empty(self._inodes), _empty(self._holders), self._sizes
         total = 0
         for entry_id, content, size in rows:
@@ -144,6 +147,11 @@ class Tally:
             holders[inode] += 1
             sizes[inode] = size
             total += size
+        return inodes, holders, total
+
+    def _count_all(self, inodes: _Numbers, holders: _Numbers, total: int) -> None:
+        """Count what all rows of a version say."""
+        sizes = self._sizes
         self.counted[-1].bytes = total
         last, self._inodes, self._holders = self._holders, inodes, holders
         known = range(len(holders)) if isinstance(holders, array) else {*last, *holders}

@@ -17,7 +17,7 @@ from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.options import Action
 from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Item
-from ssfs.fsio.disk import COPY_BYTES
+from ssfs.fsio.disk import COPY_BYTES, fsync
 from ssfs.fsio.sparse import DataFile, fills_holes, find_layout, is_empty_in_holes, read_at
 from ssfs.model.entry import Entry, Kind, kind_of_mode
 from ssfs.model.layout import Layout
@@ -128,6 +128,9 @@ class Existing:
             buffer = memoryview(bytearray(min(COPY_BYTES, layout.data_bytes)))
             while buffer and (count := read_at(source_fd, layout, buffer, copy.size)):
                 copy.write(buffer[:count])
+            if must_thin:
+                # A right file is replaced: its copy must be no less safe from a power cut.
+                fsync(fd)
             return copy.is_of(item.entry) and not (must_thin and fills_holes(fd, layout))
 
         return self._run.target.put(item.entry, item.level.fd, fill, lambda: False)
