@@ -10,6 +10,7 @@ and those only if that is asked for.
 import contextlib
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 
@@ -177,14 +178,15 @@ class Recovery:
 
     def _task_file(self, path: bytes, where: str) -> bool:
         """Put a task's directory right; whether it can be opened then."""
-        versions = os.path.join(path, b"versions")
-        if not os.path.isdir(versions) and (self._dry_run or os.path.lexists(versions)):
-            is_there = os.path.lexists(versions)
+        for part in (b"versions", b"trash"):
+            if _is_something_else(os.path.join(path, part)):
+                self._lost(
+                    f"{where}/{part.decode()}", "something else is in its place: move it away"
+                )
+                return False
+        if self._dry_run and not os.path.lexists(os.path.join(path, b"versions")):
             self._lost(
-                f"{where}/versions",
-                "something else is in its place: move it away"
-                if is_there
-                else "missing, with all versions: an empty one is to be made",
+                f"{where}/versions", "missing, with all versions: an empty one is to be made"
             )
             return False
         if not self._dry_run:
@@ -456,3 +458,11 @@ def _sources(store: Store, task: Task) -> list[Version]:
         for version in reversed(other.versions())
     ]
     return [*reversed(task.versions()), *others]
+
+
+def _is_something_else(path: bytes) -> bool:
+    """Whether there is something, and no directory (a symlink to one is none)."""
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False

@@ -17,7 +17,7 @@ from ssfs.clock import Clock
 from ssfs.engine.staging_check import fault_of_staging
 from ssfs.errors import CorruptStore, StoreError, StoreLocked
 from ssfs.fsio.disk import store_errors
-from ssfs.fsio.lock import FileLock
+from ssfs.fsio.lock import FileLock, check_no_directory
 from ssfs.model.entry import Entry
 from ssfs.model.spelling import path_text
 from ssfs.model.version import PointSettings, StoreSettings, TaskSettings, parse_version_id
@@ -181,7 +181,9 @@ class Verification:
         with contextlib.ExitStack() as stack:
             keeps = self.report.recorded and self._options.reads_content
             if keeps:
-                lock = stack.enter_context(FileLock(os.path.join(task.path, b"verify.lock")))
+                path = os.path.join(task.path, b"verify.lock")
+                check_no_directory(path)
+                lock = stack.enter_context(FileLock(path))
                 if not lock.exclusive_nowait():
                     raise StoreLocked(
                         f"Another verify of task {task.label!r} is running",

@@ -42,8 +42,6 @@ class FileLock:
         Raises:
             OSError: It cannot be opened.
         """
-        if create and dir_fd is None:
-            check_no_directory(name)
         # A lock on a read-only store must still be possible: shared flock needs no write access.
         flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
         self.fd = os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=dir_fd)

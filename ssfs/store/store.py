@@ -26,7 +26,7 @@ from ssfs.fsio.disk import (
     store_errors,
     write_all,
 )
-from ssfs.fsio.lock import DirectoryLock, FileLock
+from ssfs.fsio.lock import DirectoryLock, FileLock, check_no_directory
 from ssfs.model.policy import KEEP_EVERYTHING, Policy
 from ssfs.model.version import PointSettings, StoreSettings, TaskSettings
 from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
@@ -378,7 +378,9 @@ class Task:
             StoreLocked: Somebody is at it; the error says who.
         """
         with store_errors(self.path):
-            lock = FileLock(os.path.join(self.path, b"lock"))
+            path = os.path.join(self.path, b"lock")
+            check_no_directory(path)
+            lock = FileLock(path)
             if not lock.exclusive_nowait():
                 who = lock.read_holder()
                 lock.close()
