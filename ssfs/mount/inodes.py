@@ -129,15 +129,21 @@ class Inodes:
         opened.handles -= 1
         self.touch(binding)
 
-    def close_idle(self) -> None:
-        """Let go of what nobody has used for a while; call it every now and then."""
+    def close_idle(self) -> bool:
+        """Let go of what nobody has used for a while; call it every now and then.
+
+        Returns:
+            Whether accounts are asked for anew from now on.
+        """
         now_s = self._clock.monotonic_s()
         self.mounted.versions.close_idle(now_s)
         self.mounted.look_again()
         self.mounted.forget_dead_bindings()
-        if now_s - self._owners_since_s >= _OWNERS_REMEMBERED_S:
+        is_over = now_s - self._owners_since_s >= _OWNERS_REMEMBERED_S
+        if is_over:
             self.owners.forget()
             self._owners_since_s = now_s
+        return is_over
 
     # -- attributes ------------------------------------------------------------------------------
 

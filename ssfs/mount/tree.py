@@ -213,8 +213,8 @@ class MountTree:
 
     def close_idle(self) -> None:
         """Let go of what nobody has used for a while; call it every now and then."""
-        self._inodes.close_idle()
-        self._histories.forget()
+        owners_changed = self._inodes.close_idle()
+        self._histories.forget(owners_changed=owners_changed)
 
     def take_vanished(self) -> list[tuple[int, bytes]]:
         """Names that lead nowhere any more since this was last asked, each with its directory's inode number."""

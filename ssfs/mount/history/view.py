@@ -276,11 +276,12 @@ class Histories:
         for number in history.places.numbers:
             self._numbers[number] = history
 
-    def forget(self) -> None:
-        """Drop what is of deleted tasks and versions, and what is known of accounts; now and then."""
+    def forget(self, *, owners_changed: bool) -> None:
+        """Drop what is of deleted tasks, and what is known of accounts if they are asked for anew; now and then."""
         nodes = self._inodes.mounted.nodes
         self._of_task = {inode: h for inode, h in self._of_task.items() if inode in nodes}
         self._numbers = {}
         for history in self._of_task.values():
-            history.forget()
+            if owners_changed:
+                history.forget()
             self._note_numbers(history)
