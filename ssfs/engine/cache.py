@@ -104,7 +104,8 @@ class TaskCache:
                 rename(name, self._fd, self._compared, self._fd)
                 path = os.path.join(self._path, self._compared)
             if is_it:
-                return CatalogReader.open(path, immutable=False)
+                # Whatever was open in its journal is undone by now: without locks a question takes half the time.
+                return CatalogReader.open(path)
         return None
 
     def _roll_back_working(self) -> None:
@@ -124,7 +125,7 @@ class TaskCache:
         """Keep a fetched catalog under its digest."""
         self.keep(catalog, b"fetched.db", digest)
         name = digest.hex().encode() + b".db"
-        return CatalogReader.open(os.path.join(self._path, name), immutable=False)
+        return CatalogReader.open(os.path.join(self._path, name))
 
     def begin_working(self, compared: CatalogReader) -> CatalogWriter:
         """A copy of the compared catalog, to be changed."""

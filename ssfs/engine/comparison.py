@@ -29,7 +29,7 @@ from ssfs.engine.plan import (
 from ssfs.engine.resending import Resending
 from ssfs.engine.unseen import keep_as_before
 from ssfs.fsio.disk import open_directory
-from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
+from ssfs.model.entry import ROOT_ID, Entry, Kind, changed, kind_of_mode
 from ssfs.model.problem import EntryProblem
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
@@ -270,7 +270,10 @@ class Comparison:
             return self._below(self._directory_row(fd, now, record, path), status)
         if record is not None and is_renumbered(record, status):
             self._renumbered += 1
-        self._leaf(fd, now, record, path)
+        if now.kind == Kind.FILE:
+            self._file(fd, now, record, path, status)
+        else:
+            self._leaf(fd, now, record, path)
         return 0
 
     def _is_same_leaf(self, record: Entry, status: os.stat_result) -> bool:
@@ -318,9 +321,9 @@ class Comparison:
 
     def _directory_row(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> int:
         """Send what changed about a directory itself; its id."""
-        now = now._replace(xattrs=self._attributes.of_name(now.name, fd, record, path))
+        now = changed(now, xattrs=self._attributes.of_name(now.name, fd, record, path))
         if record is not None:
-            self._metadata(record, now._replace(id=record.id))
+            self._metadata(record, changed(now, id=record.id))
             return record.id
         moved = self._moves.moved_here(now)
         if moved is not None:
@@ -328,7 +331,7 @@ class Comparison:
             self._outgoing.keep(now._replace(id=moved.id))
             self.counts.moved += 1
             return moved.id
-        entry = now._replace(id=self._working.take_id())
+        entry = changed(now, id=self._working.take_id())
         self._outgoing.make(entry)
         self.counts.new += 1
         return entry.id
@@ -340,9 +343,8 @@ class Comparison:
             self.counts.metadata_only += 1
 
     def _leaf(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
-        if now.kind == Kind.FILE:
-            self._file(fd, now, record, path)
-        elif now.kind:
+        """Handle what is neither a directory nor a file."""
+        if now.kind:
             now = now._replace(xattrs=self._attributes.of_name(now.name, fd, record, path))
             if now.kind == Kind.SYMLINK:
                 self._symlink(fd, now, record, path)
@@ -382,7 +384,9 @@ class Comparison:
         self._outgoing.make(now._replace(id=self._working.take_id()))
         self.counts.new += 1
 
-    def _file(self, fd: int, now: Entry, record: Entry | None, path: bytes) -> None:
+    def _file(
+        self, fd: int, now: Entry, record: Entry | None, path: bytes, status: os.stat_result
+    ) -> None:
         moved = same = None
         if record is None or judge_content(record, now) is Verdict.CHANGED:
             same = self._moves.same_inode(now, free_first=record is None)
@@ -390,7 +394,8 @@ class Comparison:
                 moved = same
                 self._moves.claim(same)
         known = record or moved
-        now = now._replace(id=known.id if known else 0)
+        if known is not None:
+            now = changed(now, id=known.id)
         if known is not None and judge_content(known, now) is Verdict.SAME:
             entry = now._replace(digest=known.digest, xattrs=known.xattrs, holes=known.holes)
             if moved is not None:
@@ -400,7 +405,7 @@ class Comparison:
                 self._metadata(known, entry)
             return
         self._content.finish_if_pending(now)
-        found = Found(now, record, moved, same, self._moves.twin(now), path, self._now_s)
+        found = Found(now, record, moved, same, self._moves.twin(now), path, self._now_s, status)
         if not self._content.take(fd, found, self._working):
             # Vanished: as if it had not been there, unless it turns up elsewhere.
             self._forget(record)

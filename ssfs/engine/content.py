@@ -16,7 +16,7 @@ from ssfs.engine.moves import Source
 from ssfs.engine.outgoing import OpenFile, Outgoing
 from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content
 from ssfs.fsio.sparse import find_layout
-from ssfs.model.entry import Entry, Flag
+from ssfs.model.entry import Entry, Flag, changed
 from ssfs.model.layout import Layout, content_digest, data_bytes
 from ssfs.model.version import Counts
 from ssfs.monitor import Monitor
@@ -27,6 +27,7 @@ from ssfs.source.reading import (
     digest_file,
     is_same,
     open_file,
+    open_regular,
     read_stream,
 )
 from ssfs.store.catalog.reader import CatalogReader
@@ -39,6 +40,7 @@ DELTA_MIN_BYTES = 16 << 10
 CREDIT_BYTES = 16 << 20
 """Expected bytes of signatures under way at a time (PROTOCOL.md, step 5)."""
 _MAX_PENDING = 64
+_RACY = int(Flag.RACY)
 _STREAM_ATTEMPTS = 2
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
@@ -54,6 +56,7 @@ class Found(NamedTuple):
         twin: Another hard link of it in the version being made, of the same ctime.
         path: Its path, for messages.
         read_at_s: When it was looked at.
+        status: What was seen then.
     """
 
     now: Entry
@@ -63,6 +66,7 @@ class Found(NamedTuple):
     twin: Entry | None
     path: bytes
     read_at_s: float
+    status: os.stat_result | None = None
 
 
 class _Basis(NamedTuple):
@@ -110,7 +114,7 @@ class ContentSender:
     def take(self, dir_fd: int, found: Found, working: CatalogWriter) -> bool:
         """Read a file and send what is needed; False if it has vanished."""
         if found.now.id == 0:
-            found = found._replace(now=found.now._replace(id=working.take_id()))
+            found = _as_seen(found, changed(found.now, id=working.take_id()))
         if self.dry_run:
             self._outgoing.keep(found.now)
             self._count(found, found.now, is_linked=False)
@@ -122,8 +126,11 @@ class ContentSender:
             self._send_known(found, now)
             return True
         try:
-            with open_file(found.now.name, dir_fd) as fd:
-                self._take_open(fd, found)
+            fd, status = open_regular(found.now.name, dir_fd)
+            try:
+                self._take_open(fd, found, status)
+            finally:
+                os.close(fd)
         except NotAFileError:
             return False
         except OSError as error:
@@ -144,8 +151,7 @@ class ContentSender:
         self._outgoing.keep(entry._replace(flags=known.flags | Flag.STALE))
         return True
 
-    def _take_open(self, fd: int, found: Found) -> None:
-        status = os.fstat(fd)
+    def _take_open(self, fd: int, found: Found, status: os.stat_result) -> None:
         layout = find_layout(fd, status)
         if not self._take_small(fd, found, status, layout):
             self._take_large(fd, found, status, layout)
@@ -187,7 +193,7 @@ class ContentSender:
 
     def _take_small(self, fd: int, found: Found, before: os.stat_result, layout: Layout) -> bool:
         """Read a small file and send what is needed; False if it is not small (any more)."""
-        content, now, is_stable, xattrs = b"", found.now, False, b""
+        content, is_stable, xattrs = b"", False, b""
         for attempt in range(ATTEMPTS):
             if attempt:
                 before = os.fstat(fd)
@@ -200,11 +206,17 @@ class ContentSender:
             self._counts.bytes_read += len(content)
             xattrs = self._xattrs(fd, found)
             is_stable = is_same(before, os.fstat(fd))
-            found = self._looked_again(found, before)
-            now = _with_content(found.now, layout, content)
             if is_stable:
                 break
-        now = self._flagged(found, now)._replace(xattrs=xattrs)
+        found = self._looked_again(found, before)
+        now = changed(
+            found.now,
+            size=layout.size if layout.is_sparse else len(content),
+            digest=content_digest(layout, content),
+            holes=layout.holes,
+            flags=_flags(found),
+            xattrs=xattrs,
+        )
         if not is_stable:
             now = self._unstable(found, now)
         if not self._send_known(found, now):
@@ -304,9 +316,12 @@ class ContentSender:
             is_stable = is_same(before, os.fstat(fd))
             if is_stable or attempt == _STREAM_ATTEMPTS - 1:
                 now = found.now._replace(
-                    digest=content.digest, size=content.size, holes=layout.holes
+                    digest=content.digest,
+                    size=content.size,
+                    holes=layout.holes,
+                    flags=_flags(found),
+                    xattrs=xattrs,
                 )
-                now = self._flagged(found, now)._replace(xattrs=xattrs)
                 if not is_stable:
                     now = self._unstable(found, now)
                 self._outgoing.end_file(now)
@@ -326,7 +341,11 @@ class ContentSender:
                 if max(layout.data_bytes, len(content)) > INLINE_MAX_BYTES:
                     self._stream_whole(fd, found)
                 else:
-                    row = _with_content(now, layout, content)
+                    row = now._replace(
+                        size=layout.size if layout.is_sparse else len(content),
+                        digest=content_digest(layout, content),
+                        holes=layout.holes,
+                    )
                     self._outgoing.store(self._described(found, row, fd), content)
         except OSError:
             return False
@@ -356,20 +375,17 @@ class ContentSender:
 
     def _looked_again(self, found: Found, status: os.stat_result) -> Found:
         """The same file with the metadata its open descriptor has."""
+        if found.status is not None and _is_alike(found.status, status):
+            return found
         now = found.now
-        return found._replace(now=self._source.seen(now.id, now.parent, now.name, status))
+        return _as_seen(found, self._source.seen(now.id, now.parent, now.name, status))
 
     def _xattrs(self, fd: int, found: Found) -> bytes:
         return self._attributes.of_open(fd, found.record or found.moved, found.path)
 
-    def _flagged(self, found: Found, now: Entry) -> Entry:
-        """The row with RACY as the times demand it; whatever was flagged before is settled."""
-        racy = Flag.RACY if is_racy(now, found.read_at_s) else 0
-        return now._replace(flags=int(racy))
-
     def _described(self, found: Found, now: Entry, fd: int) -> Entry:
         """The row with what else there is to say of an open file."""
-        return self._flagged(found, now)._replace(xattrs=self._xattrs(fd, found))
+        return now._replace(flags=_flags(found), xattrs=self._xattrs(fd, found))
 
     def _unstable(self, found: Found, now: Entry) -> Entry:
         self._report(found.path, "changed while it was read; stored as read")
@@ -390,8 +406,19 @@ class ContentSender:
         self._counts.linked += is_linked
 
 
-def _with_content(now: Entry, layout: Layout, content: bytes) -> Entry:
-    """The row of a file whose whole stream was read."""
-    size = layout.size if layout.is_sparse else len(content)
-    digest = content_digest(layout, content)
-    return now._replace(digest=digest, size=size, holes=layout.holes)
+def _as_seen(found: Found, now: Entry) -> Found:
+    """The same with another row."""
+    return Found(now, *found[1:])
+
+
+def _flags(found: Found) -> int:
+    """RACY as the times demand it; whatever was flagged before is settled."""
+    return _RACY if is_racy(found.now, found.read_at_s) else 0
+
+
+def _is_alike(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether two looks saw one file, with one row to describe it.
+
+    Those before the times are mode, inode, device, links, owner, group and size.
+    """
+    return before[:7] == after[:7] and is_same(before, after)

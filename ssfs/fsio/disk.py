@@ -88,9 +88,13 @@ def rename(name: bytes, source_fd: int, target: bytes, target_fd: int) -> None:
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
     """Write every byte, however many calls that takes."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(fd, view) :]
+    if not content:
+        return
+    written = os.write(fd, content)
+    if written < len(content):
+        view = memoryview(content)[written:]
+        while view:
+            view = view[os.write(fd, view) :]
 
 
 @contextlib.contextmanager

@@ -106,6 +106,21 @@ class Entry(NamedTuple):
     holes: bytes = b""
 
 
+_PLACE = {name: place for place, name in enumerate(Entry._fields)}
+
+
+def changed(entry: Entry, **fields: int | bytes) -> Entry:
+    """The row with some of its fields changed: `_replace`, in a third of the time; for what is done once a file.
+
+    Raises:
+        KeyError: There is no such field.
+    """
+    row: list[int | bytes] = list(entry)
+    for name, field in fields.items():
+        row[_PLACE[name]] = field
+    return tuple.__new__(Entry, row)
+
+
 class Principal(NamedTuple):
     """What the source's machine calls a user (kind 0) or group (kind 1) number."""
 

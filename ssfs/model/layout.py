@@ -149,9 +149,9 @@ class ContentHasher:
         return self._hasher.digest()
 
 
-def content_digest(layout: Layout, content: bytes | memoryview) -> bytes:
-    """The digest of a file whose whole stream this is."""
-    if not layout.is_sparse:
+def content_digest(layout: Layout | None, content: bytes | memoryview) -> bytes:
+    """The digest of a file whose whole stream this is; None: it has no holes."""
+    if layout is None or not layout.is_sparse:
         return blake3.blake3(content).digest()
     hasher = ContentHasher(layout)
     hasher.update(content)

@@ -26,7 +26,16 @@ class NotAFileError(OSError):
 
 @contextlib.contextmanager
 def open_file(name: bytes, dir_fd: int) -> Iterator[int]:
-    """A descriptor of a regular file.
+    """A descriptor of a regular file; raises as `open_regular`."""
+    fd, _ = open_regular(name, dir_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def open_regular(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
+    """A descriptor of a regular file, which is the caller's to close, and its status.
 
     Raises:
         NotAFileError: It is something else.
@@ -34,11 +43,14 @@ def open_file(name: bytes, dir_fd: int) -> Iterator[int]:
     """
     fd = _open(name, dir_fd)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotAFileError(errno.EINVAL, "not a regular file any more")
-        yield fd
-    finally:
+        status = os.fstat(fd)
+    except OSError:
         os.close(fd)
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise NotAFileError(errno.EINVAL, "not a regular file any more")
+    return fd, status
 
 
 def _open(name: bytes, dir_fd: int) -> int:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ssfs.delta.basis import Basis
 from ssfs.errors import RemoteProtocolError
-from ssfs.fsio.disk import fsync, remove_tree, rename, write_all
+from ssfs.fsio.disk import fsync, open_directory, remove_tree, rename, write_all
 from ssfs.fsio.sparse import DataFile, find_layout, write_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.layout import Layout, content_digest, data_bytes
@@ -106,7 +106,10 @@ class StagedTree:
         old = self._place(entry).old
         if entry.kind == Kind.DIRECTORY:
             if old is None and entry.id != 1:
-                os.mkdir(entry.name, 0o700, dir_fd=self._changed(entry.parent))
+                above = self._changed(entry.parent)
+                os.mkdir(entry.name, 0o700, dir_fd=above)
+                # Opened here: the catalog, asked for its place, would have to write all rows first.
+                self._tree.remember(entry.id, open_directory(entry.name, dir_fd=above))
                 self._changed(entry.id)
         elif entry.kind == Kind.SYMLINK:
             name = self._beside(entry)
@@ -118,8 +121,8 @@ class StagedTree:
     def store(self, entry: Entry, content: bytes) -> None:
         """A small file with its content; what does not match its digest is asked for again."""
         _check_file(entry)
-        layout = Layout.of(entry.size, entry.holes)
-        is_whole = len(content) == layout.data_bytes
+        layout = Layout.of(entry.size, entry.holes) if entry.holes else None
+        is_whole = len(content) == (layout.data_bytes if layout else entry.size)
         if not is_whole or content_digest(layout, content) != entry.digest:
             self.lack(entry)
             return
@@ -132,7 +135,7 @@ class StagedTree:
                 os.unlink(name, dir_fd=fd)
         file = os.open(name, _CREATE, 0o400, dir_fd=fd)
         try:
-            if layout.is_sparse:
+            if layout is not None:
                 write_at(file, layout, content, 0)
                 os.ftruncate(file, entry.size)
             else:

@@ -28,14 +28,14 @@ def backup(tmp_path: Path) -> Backup:
 
 
 def fail_to_open(monkeypatch: pytest.MonkeyPatch, name: bytes, number: int) -> None:
-    original = reading.open_file
+    original = reading.open_regular
 
-    def open_file(wanted: bytes, dir_fd: int):
+    def open_regular(wanted: bytes, dir_fd: int):
         if wanted == name:
             raise OSError(number, os.strerror(number))
         return original(wanted, dir_fd)
 
-    monkeypatch.setattr("ssfs.engine.content.open_file", open_file)
+    monkeypatch.setattr("ssfs.engine.content.open_regular", open_regular)
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
@@ -226,13 +226,13 @@ def test_lost_content_with_a_bad_spot_is_a_problem_and_the_run_goes_on(source, b
 
 def test_fifo_in_place_of_a_file_does_not_hang(source, backup, monkeypatch):
     (source / "a").write_bytes(b"a")
-    original = reading.open_file
+    original = reading.open_regular
 
-    def open_file(name: bytes, dir_fd: int):
+    def open_regular(name: bytes, dir_fd: int):
         (source / "a").unlink(missing_ok=True)
         os.mkfifo(source / "a")
         return original(name, dir_fd)
 
-    monkeypatch.setattr("ssfs.engine.content.open_file", open_file)
+    monkeypatch.setattr("ssfs.engine.content.open_regular", open_regular)
     result = backup.sync(source)
     assert result.counts.entries == 1

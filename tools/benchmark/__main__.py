@@ -188,7 +188,7 @@ def _stepped(place: Ground, names: Sequence[str], options: Options) -> _Found:
     measured = limits.measure(source, place.directory / "limits", dataset)
     if not options.quick:
         say("warming up")
-        warm_up(place, names, source)
+        warm_up(place, names)
     rounds = Round(place, names, list(needed(options.only)))
     for repetition in range(options.repeat):
         rounds.run(repetition, is_quick=options.quick)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.benchmark.dataset import build, remove
 from tools.benchmark.ends import BenchmarkError, End, Meter, control_group
 from tools.benchmark.figures import OURS, cell
-from tools.benchmark.machine import SshServer
+from tools.benchmark.machine import SshServer, settle
 from tools.benchmark.registry import TOOLS
 from tools.benchmark.results import Cell, Dataset, Reading
 from tools.benchmark.steps import Bench, Step, unmount
@@ -88,8 +88,8 @@ def tools_at(place: Ground, names: Sequence[str], label: str) -> Iterator[list[T
         yield tools
 
 
-def warm_up(place: Ground, names: Sequence[str], source: Path) -> None:
-    """Let each tool back up a tiny tree, and read the source: both are in memory from then on."""
+def warm_up(place: Ground, names: Sequence[str]) -> None:
+    """Let each tool back up a tiny tree: its program is in memory from then on."""
     tiny = place.directory / "tiny"
     build(tiny, files=20, big_mb=1)
     with tools_at(place, names, "warm-up") as tools:
@@ -97,11 +97,6 @@ def warm_up(place: Ground, names: Sequence[str], source: Path) -> None:
             for _ in range(2):
                 place.meter(tool.name).run([tool.backup(tiny)], tool.environment, tiny)
     remove(tiny)
-    for path in source.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            with open(path, "rb", buffering=0) as file:
-                while file.read(1 << 20):
-                    pass
 
 
 class Round:
@@ -120,8 +115,10 @@ class Round:
         self.failures: list[str] = []
 
     def run(self, repetition: int, *, is_quick: bool) -> None:
-        """Do all steps once."""
+        """Do all steps once. What steps throw away is deleted after the last of them (see `settle`)."""
         place = self._place
+        if not is_quick:
+            settle(place.directory / "source")
         with tools_at(place, self._names, str(repetition)) as tools:
             first = repetition % len(tools)
             meters = {name: place.meter(name) for name in self._names}
@@ -162,6 +159,7 @@ def _tidy(bench: Bench, tools: Sequence[Tool]) -> None:
     for tool in tools:
         unmount(bench, tool)
         remove(bench.restored(tool))
+    remove(bench.aside)
 
 
 def prepare_source(place: Ground, files: int, big_mb: int) -> Dataset:

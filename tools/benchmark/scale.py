@@ -12,6 +12,7 @@ import msgspec
 from tools.benchmark.dataset import build_counted, entries, remove
 from tools.benchmark.ends import BenchmarkError
 from tools.benchmark.figures import cell
+from tools.benchmark.machine import settle
 from tools.benchmark.results import Reading, ScalePoint
 from tools.benchmark.running import Ground, say, tools_at
 from tools.benchmark.steps import allocated_bytes
@@ -47,6 +48,7 @@ def _at_size(
     size = entries(sources[0])
     found: dict[tuple[str, str], list[Reading]] = {}
     for repetition in range(repeat):
+        settle(*sources)
         with tools_at(place, names, f"scale-{repetition}") as tools:
             for tool in tools:
                 crowd = [tool, *(tool.member(number) for number in range(1, len(sources)))]

@@ -5,6 +5,7 @@ for is done all the same where a later one needs it, but not reported.
 """
 
 import dataclasses
+import os
 import random
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ import msgspec
 
 from tools.benchmark import edits
 from tools.benchmark.comparison import require_same
-from tools.benchmark.dataset import DATABASE, IMAGES, SMALL, entries, remove
+from tools.benchmark.dataset import DATABASE, IMAGES, SMALL, entries
 from tools.benchmark.ends import BenchmarkError, Meter
 from tools.benchmark.machine import forget_caches, run
 from tools.benchmark.results import Reading
@@ -48,6 +49,17 @@ class Bench:
     def mountpoint(self, tool: Tool) -> Path:
         """Where a tool mounts."""
         return self.directory / f"mount-{tool.name}"
+
+    @property
+    def aside(self) -> Path:
+        """Where trees lie that are to be deleted after the last step."""
+        return self.directory / "aside"
+
+    def set_aside(self, tree: Path) -> None:
+        """Have a tree out of the way, if it is there."""
+        if tree.exists():
+            self.aside.mkdir(exist_ok=True)
+            tree.rename(self.aside / f"{len(os.listdir(self.aside))}")
 
     def measure(self, tool: Tool, *command: str | Path, at: Path | None = None) -> Reading:
         """Run a tool's program."""
@@ -99,7 +111,7 @@ def back_up(bench: Bench, tool: Tool) -> Reading:
 
 def _restore_empty(bench: Bench, tool: Tool) -> Reading:
     target = bench.restored(tool)
-    remove(target)
+    bench.set_aside(target)
     target.mkdir()
     return _restore(bench, tool, target)
 
@@ -108,7 +120,7 @@ def _restore_damaged(bench: Bench, tool: Tool) -> Reading:
     target = bench.restored(tool)
     edits.damage(target, bench.repetition)
     reading = _restore(bench, tool, target)
-    remove(target)
+    bench.set_aside(target)
     return reading
 
 
@@ -154,7 +166,7 @@ def _cool(bench: Bench) -> None:
 def _copy(bench: Bench, tool: Tool) -> Reading:
     """Copy some thousand files out, chosen all over the tree, as a person's file manager does."""
     target = bench.directory / "copied"
-    remove(target)
+    bench.set_aside(target)
     target.mkdir()
     files = edits.regular_files(bench.source / SMALL)
     random.Random(bench.repetition).shuffle(files)
@@ -167,7 +179,7 @@ def _copy(bench: Bench, tool: Tool) -> Reading:
     for path in chosen:
         if (target / path).read_bytes() != (bench.source / path).read_bytes():
             raise BenchmarkError(f"{tool.name} shows other content in {path}")
-    remove(target)
+    bench.set_aside(target)
     return reading
 
 

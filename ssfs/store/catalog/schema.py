@@ -69,7 +69,7 @@ BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {CATALOG_
 """
 """Makes an empty catalog, in a transaction that is still open then."""
 
-COUNTER_OF_KIND = {
+COUNTER_OF_KIND: dict[int, str] = {
     Kind.FILE: "files",
     Kind.DIRECTORY: "directories",
     Kind.SYMLINK: "symlinks",

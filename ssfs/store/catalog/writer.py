@@ -332,7 +332,7 @@ class CatalogWriter(CatalogReader):
     def _count(self, entry: Entry, by: int) -> None:
         self._counters["entries"] += by
         self._counters["bytes"] += by * entry.size
-        counter = COUNTER_OF_KIND.get(Kind(entry.kind))
+        counter = COUNTER_OF_KIND.get(entry.kind)
         if counter:
             self._counters[counter] += by
 
