@@ -13,15 +13,31 @@ A delta is the magic, then commands, then END (0), numbers big-endian:
     55..ff          not assigned
 """
 
+import struct
 from typing import NamedTuple
 
 from ssfs.delta.errors import DeltaError
 
 MAGIC = bytes.fromhex("72730236")
+END = b"\0"
 
 _END, _LITERAL, _COPY, _UNASSIGNED = 0x00, 0x41, 0x45, 0x55
 _LONGEST_LITERAL = 1 << 30
 """An int holds twice this, and no delta of a segment is so long."""
+
+
+_LONG_LITERAL = struct.Struct(">BI")
+_LONG_COPY = struct.Struct(">BQI")
+
+
+def literal(content: memoryview) -> tuple[bytes, memoryview]:
+    """The command that makes these bytes (less than 1 GiB), in two parts."""
+    return _LONG_LITERAL.pack(_LITERAL + 2, len(content)), content
+
+
+def copy(position: int, size: int) -> bytes:
+    """The command that copies `size` bytes (less than 4 GiB) of the basis."""
+    return _LONG_COPY.pack(_COPY + (3 << 2 | 2), position, size)
 
 
 class Extent(NamedTuple):

@@ -3,6 +3,7 @@
     CACHE/TASK_ID/DIGEST.db          the catalog with this logical digest, complete and synced
     CACHE/TASK_ID/working-BOOT.db    a catalog being changed, as of the last checkpoint
     CACHE/TASK_ID/compared-BOOT.db   what an interrupted run is compared with
+    CACHE/TASK_ID/DIGEST-SIZE.sums   sums of the blocks of a large file's content (`ssfs.engine.kept_sums`)
 
 Everything here may be lost at any time: a catalog is then fetched from the server. It must never be wrong.
 So a finished catalog is synced before it gets its name, and the other two count only while the boot lasts
@@ -16,6 +17,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 
+from ssfs.engine.kept_sums import SUFFIX, KeptSums
 from ssfs.errors import ConfigError, CorruptStore, InternalError, RemoteProtocolError
 from ssfs.fsio.disk import copy_file, fsync, open_directory, rename
 from ssfs.fsio.lock import FileLock
@@ -79,12 +81,17 @@ def open_cache(root: bytes, task_id: str) -> Iterator["TaskCache"]:
 
 
 class TaskCache:
-    """The cached catalogs of one task."""
+    """The cached catalogs of one task.
+
+    Attributes:
+        sums: What is remembered of the large files in them.
+    """
 
     def __init__(self, path: bytes, fd: int) -> None:
         """Use the directory `path`, open as `fd`; both stay the caller's."""
         self._path = path
         self._fd = fd
+        self.sums = KeptSums(fd)
         self._working = b"working-%s.db" % boot_id()
         self._compared = b"compared-%s.db" % boot_id()
 
@@ -142,16 +149,17 @@ class TaskCache:
     def keep_working(self, catalog: CatalogWriter) -> None:
         """The working catalog is a committed version's now: keep it, and no other."""
         digest = catalog.logical_digest()
+        self.sums.tidy(catalog)
         self.keep(catalog, self._working, digest)
-        self._remove_all_but(digest.hex() + ".db")
+        self._remove_all_but(digest.hex() + ".db", SUFFIX)
 
     def forget(self) -> None:
         """Lose everything: the next run fetches."""
         self._remove_all_but("")
 
-    def _remove_all_but(self, kept: str) -> None:
+    def _remove_all_but(self, kept: str, suffix: str = "lock") -> None:
         for name in os.listdir(self._fd):
-            if name not in (kept, "lock"):
+            if name not in (kept, "lock") and not name.endswith(suffix):
                 self._remove(os.fsencode(name))
 
     def keep(self, catalog: CatalogWriter, name: bytes, digest: bytes) -> None:

@@ -88,9 +88,7 @@ class Comparison:
         self._clock = clock
         self._missing = array.array("q")
         self._attributes = Attributes(outgoing, self.report)
-        self._content = ContentSender(
-            source, catalogs.compared, outgoing, self.counts, monitor, self.report
-        )
+        self._content = ContentSender(source, catalogs, outgoing, self.counts, monitor, self.report)
         self._resending = Resending(source, catalogs.working, outgoing, self._content, self.report)
         self._now_s = 0.0
         self._above: set[tuple[int, int]] = set()

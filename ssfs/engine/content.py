@@ -10,12 +10,14 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ssfs.delta.blocks import BlockSums, block_length
 from ssfs.delta.signature import signature_size
 from ssfs.engine.attributes import Attributes
-from ssfs.engine.moves import Source
+from ssfs.engine.coding import KEPT_FROM_BYTES, WHOLE, Basis
+from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import OpenFile, Outgoing
 from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content
-from ssfs.fsio.sparse import find_layout
+from ssfs.fsio.sparse import find_layout, read_at
 from ssfs.model.entry import Entry, Flag, changed
 from ssfs.model.layout import Layout, content_digest, data_bytes
 from ssfs.model.version import Counts
@@ -30,7 +32,6 @@ from ssfs.source.reading import (
     open_regular,
     read_stream,
 )
-from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 
 SHARED_MIN_BYTES = 4096
@@ -40,6 +41,7 @@ DELTA_MIN_BYTES = 16 << 10
 CREDIT_BYTES = 16 << 20
 """Expected bytes of signatures under way at a time (PROTOCOL.md, step 5)."""
 _MAX_PENDING = 64
+_PROBES = 16
 _RACY = int(Flag.RACY)
 _STREAM_ATTEMPTS = 2
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
@@ -69,19 +71,12 @@ class Found(NamedTuple):
     status: os.stat_result | None = None
 
 
-class _Basis(NamedTuple):
-    """What a large file may be sent as a delta against: by its number, and how long it is."""
-
-    number: int
-    size: int
-
-
 class _Pending(NamedTuple):
     """A large file that waits for the signature of its basis; `fd` is open."""
 
     found: Found
     fd: int
-    basis: _Basis
+    basis: Basis
 
 
 class ContentSender:
@@ -94,16 +89,17 @@ class ContentSender:
     def __init__(
         self,
         source: Source,
-        compared: CatalogReader,
+        catalogs: Catalogs,
         outgoing: Outgoing,
         counts: Counts,
         monitor: Monitor,
         report: Callable[[bytes, str], None],
     ) -> None:
         self.dry_run = False
+        self._kept_sums = catalogs.kept_sums
         self._source = source
-        self._compared = compared
-        self._has_records = compared.number("entries") > 0
+        self._compared = catalogs.compared
+        self._has_records = catalogs.has_records
         self._outgoing = outgoing
         self._attributes = Attributes(outgoing, report)
         self._counts = counts
@@ -160,8 +156,11 @@ class ContentSender:
         found = self._looked_again(found, status)
         known = found.same or found.record or found.moved
         basis = self._basis_of(found.now, known)
+        if basis is not None and known is not None:
+            basis = self._with_sums(basis, known, fd, layout)
         if found.twin or (self._has_records and self._compared.has_size(status.st_size)):
-            if basis and known and judge_content(known, found.now) is Verdict.CHANGED:
+            is_changed = known and judge_content(known, found.now) is Verdict.CHANGED
+            if basis and basis.sums is None and is_changed:
                 # Most likely it will be needed: let the server work on it while we read.
                 self._ask_for_signature(basis)
             digest, _ = digest_file(fd, layout, self._progress(found.path))
@@ -172,13 +171,16 @@ class ContentSender:
                         self._drop_signature(basis)
                     return
         if basis is None:
-            self._stream(fd, found, 0)
+            self._stream(fd, found, WHOLE)
+        elif basis.sums is not None:
+            self._stream(fd, found, basis)
+            self._drop_signature(basis)
         else:
             # The file waits, the walk goes on.
             self._ask_for_signature(basis)
             self._pending.append(_Pending(found, os.dup(fd), basis))
 
-    def _basis_of(self, now: Entry, known: Entry | None) -> _Basis | None:
+    def _basis_of(self, now: Entry, known: Entry | None) -> Basis | None:
         """What an interrupted run had brought over of this file, then what is recorded of it."""
         partial = self._outgoing.partial_of(now)
         known_bytes = data_bytes(known.size, known.holes) if known is not None else 0
@@ -186,10 +188,20 @@ class ContentSender:
             known, known_bytes = None, 0
         if partial is None and known is None:
             return None
-        return _Basis(
+        return Basis(
             basis_number(partial.number if partial else 0, known.id if known else 0),
             (partial.size if partial else 0) + known_bytes,
         )
+
+    def _with_sums(self, basis: Basis, known: Entry, fd: int, layout: Layout) -> Basis:
+        """The basis with the sums that were kept of it, if most of a few blocks are where they were."""
+        is_partial = basis.number != known.id
+        if self._kept_sums is None or is_partial or layout.data_bytes < KEPT_FROM_BYTES:
+            return basis
+        sums = self._kept_sums.find(known)
+        if sums is None or sums.size != basis.size or not _is_in_place(sums, fd, layout):
+            return basis
+        return basis._replace(sums=sums)
 
     def _take_small(self, fd: int, found: Found, before: os.stat_result, layout: Layout) -> bool:
         """Read a small file and send what is needed; False if it is not small (any more)."""
@@ -244,7 +256,7 @@ class ContentSender:
 
     # -- large files -----------------------------------------------------------------------------
 
-    def _ask_for_signature(self, basis: _Basis) -> None:
+    def _ask_for_signature(self, basis: Basis) -> None:
         """Ask for the signature of a basis, once there is credit for it."""
         wanted = signature_size(basis.size)
         while self._pending and (
@@ -255,7 +267,7 @@ class ContentSender:
             self._send_first_pending()
         self._outgoing.want_signature(basis.number, basis.size)
 
-    def _drop_signature(self, basis: _Basis) -> None:
+    def _drop_signature(self, basis: Basis) -> None:
         """Free a signature, unless another file waits for it."""
         if all(item.basis.number != basis.number for item in self._pending):
             self._outgoing.drop_signature(basis.number)
@@ -287,14 +299,14 @@ class ContentSender:
         item = self._pending.pop(0)
         try:
             self._outgoing.wait_signature(item.basis.number)
-            self._stream(item.fd, item.found, item.basis.number)
+            self._stream(item.fd, item.found, item.basis)
         except OSError as error:
             self._unreadable(item.found, error)
         finally:
             os.close(item.fd)
             self._drop_signature(item.basis)
 
-    def _stream(self, fd: int, found: Found, basis: int) -> None:
+    def _stream(self, fd: int, found: Found, basis: Basis) -> None:
         """Send content in segments; again if it changed meanwhile.
 
         Raises:
@@ -325,6 +337,8 @@ class ContentSender:
                 if not is_stable:
                     now = self._unstable(found, now)
                 self._outgoing.end_file(now)
+                if self._kept_sums is not None and content.sums is not None:
+                    self._kept_sums.keep(now, content.sums)
                 self._count(found, now, is_linked=False)
                 return
             self._outgoing.abort_file(found.now.id)
@@ -355,12 +369,12 @@ class ContentSender:
         """Stream it; as a delta only against what the server had begun to receive again."""
         basis = self._basis_of(found.now, None)
         if basis is None:
-            self._stream(fd, found, 0)
+            self._stream(fd, found, WHOLE)
             return
         self._outgoing.want_signature(basis.number, basis.size)
         self._outgoing.wait_signature(basis.number)
         try:
-            self._stream(fd, found, basis.number)
+            self._stream(fd, found, basis)
         finally:
             self._outgoing.drop_signature(basis.number)
 
@@ -404,6 +418,20 @@ class ContentSender:
         elif not is_only_bookkeeping(found.record, now):
             self._counts.metadata_only += 1
         self._counts.linked += is_linked
+
+
+def _is_in_place(sums: BlockSums, fd: int, layout: Layout) -> bool:
+    """Whether most of a few blocks, spread over a file, are those that the sums are of."""
+    if block_length(layout.data_bytes) != sums.block_bytes:
+        return False
+    blocks = min(layout.data_bytes, sums.size) // sums.block_bytes
+    buffer = memoryview(bytearray(sums.block_bytes))
+    hits = 0
+    for number in range(_PROBES):
+        position = blocks * number // _PROBES * sums.block_bytes
+        count = read_at(fd, layout, buffer, position)
+        hits += sums.has(position, buffer[:count])
+    return hits * 4 >= _PROBES * 3
 
 
 def _as_seen(found: Found, now: Entry) -> Found:

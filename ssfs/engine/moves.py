@@ -9,6 +9,7 @@ place it left is then treated as if it had not been recorded.
 import itertools
 import os
 
+from ssfs.engine.kept_sums import KeptSums
 from ssfs.engine.plan import Verdict, judge_content, seen
 from ssfs.errors import SourceError
 from ssfs.model.entry import ROOT_ID, Entry, Kind, kind_of_mode
@@ -78,11 +79,14 @@ class Source:
 
 
 class Catalogs:
-    """What a walk compares with, and what it makes of it."""
+    """What a walk compares with, what it makes of it, and what this client remembers of large files, if it does."""
 
-    def __init__(self, compared: CatalogReader, working: CatalogWriter) -> None:
+    def __init__(
+        self, compared: CatalogReader, working: CatalogWriter, kept_sums: KeptSums | None = None
+    ) -> None:
         self.compared = compared
         self.working = working
+        self.kept_sums = kept_sums
         self.has_records = compared.number("entries") > 0
 
 

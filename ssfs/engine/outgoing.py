@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ssfs.clock import Clock
-from ssfs.delta.segment import Delta, SegmentCoder
+from ssfs.delta.blocks import BlockSums
+from ssfs.delta.segment import Delta, Raw
 from ssfs.delta.signature import LoadedSignature
+from ssfs.engine.coding import Basis, FileCoder
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.fsio.sparse import read_at
@@ -47,7 +49,6 @@ from ssfs.protocol.messages import (
     Xattrs,
     basis_parts,
 )
-from ssfs.source.reading import READ_BYTES
 from ssfs.store.catalog.writer import CatalogWriter
 
 CHECKPOINT_BYTES = 48 << 20
@@ -72,10 +73,11 @@ class OpenFile(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What a streamed file turned out to be."""
+    """What a streamed file turned out to be; with the sums of its blocks, if they are worth keeping."""
 
     digest: bytes
     size: int
+    sums: BlockSums | None = None
 
 
 class Outgoing:
@@ -212,25 +214,25 @@ class Outgoing:
     # -- large files -----------------------------------------------------------------------------
 
     def send_content(
-        self, now: Entry, file: OpenFile, basis: int, progress: Callable[[int], None]
+        self, now: Entry, file: OpenFile, basis: Basis, progress: Callable[[int], None]
     ) -> Content:
         """Send a file's content; `end_file` or `abort_file` must follow.
 
         Args:
             now: Whose content it is.
             file: The open file; its stream is read from the start.
-            basis: Number of a basis whose signature has arrived, 0 for none.
+            basis: What deltas are against: its sums are known, or its signature has arrived.
             progress: Hears of each piece's bytes.
         """
         if self._channel is None:
             raise InternalError(f"Content of entry {now.id} sent in a dry run")
         self.flush()
-        signature = self._signatures.get(basis) if self._is_usable(basis) else None
         layout = file.layout
+        coder = FileCoder(basis, layout.data_bytes, self)
         self._channel.send(
             FileBegin(
                 now.id,
-                basis if signature else 0,
+                basis.number if coder.has_basis else 0,
                 now.dev,
                 now.ino,
                 layout.size if layout.is_sparse else 0,
@@ -238,11 +240,10 @@ class Outgoing:
             )
         )
         hasher = ContentHasher(layout)
-        coder = SegmentCoder(signature) if signature else None
         buffer = bytearray()
         position = 0
         while True:
-            wanted = coder.wanted_bytes if coder else READ_BYTES
+            wanted = coder.wanted_bytes
             if wanted > len(buffer):
                 buffer = bytearray(wanted)
             segment = memoryview(buffer)[:wanted]
@@ -254,15 +255,19 @@ class Outgoing:
                 count = min(wanted, layout.data_bytes - position)
                 segment[:count] = bytes(count)
             hasher.update(segment[:count])
-            self._send_segment(coder, segment[:count])
+            self._send_segment(coder.encode(segment[:count]))
             position += count
             progress(count)
-        return Content(hasher.digest(), layout.size if layout.is_sparse else position)
+        size = layout.size if layout.is_sparse else position
+        return Content(hasher.digest(), size, coder.sums())
 
-    def _send_segment(self, coder: SegmentCoder | None, segment: memoryview) -> None:
+    def signature(self, number: int) -> LoadedSignature | None:
+        """The signature that has come of a basis, if the server has that still."""
+        return self._signatures.get(number) if self._is_usable(number) else None
+
+    def _send_segment(self, coded: Delta | Raw) -> None:
         if self._channel is None:
             return
-        coded = coder.encode(segment) if coder else None
         if isinstance(coded, Delta):
             delta = memoryview(coded.payload)
             for at in range(0, len(delta), MAX_BULK_BYTES):
@@ -270,6 +275,7 @@ class Outgoing:
                 self._channel.send(FileDelta(end >= len(delta), delta[at:end]))
             self._sent_bytes += len(delta)
             return
+        segment = coded.payload
         self._sent_bytes += len(segment)
         for at in range(0, len(segment), MAX_BULK_BYTES):
             self._channel.send(FileRaw(segment[at : at + MAX_BULK_BYTES]))

@@ -133,8 +133,9 @@ def send_version(
         outgoing = stack.enter_context(
             contextlib.closing(Outgoing(wire, working, clock, opened.partials))
         )
+        catalogs = Catalogs(compared, working, cache.sums)
         comparison = Comparison(
-            source, Catalogs(compared, working), outgoing, Excluder(request.exclude), monitor, clock
+            source, catalogs, outgoing, Excluder(request.exclude), monitor, clock
         )
         stack.enter_context(contextlib.closing(comparison))
         monitor.expect(opened.expected_entries, opened.expected_bytes)

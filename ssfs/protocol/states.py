@@ -168,6 +168,7 @@ TRANSITIONS: dict[State, Rules] = {
     State.IN_FILE: {
         FileRaw: (_C, State.IN_FILE),
         FileDelta: (_C, State.IN_FILE),
+        WantSignature: (_C, State.IN_FILE),
         FileEnd: (_C, State.TRANSFER),
         FileAbort: (_C, State.TRANSFER),
         **_answers(State.IN_FILE),
