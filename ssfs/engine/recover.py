@@ -27,12 +27,12 @@ from ssfs.fsio.disk import (
     make_directory,
     open_directory,
     open_fd,
-    remove_tree,
     rename,
     replace_file,
     store_errors,
 )
 from ssfs.fsio.lock import DirectoryLock, FileLock
+from ssfs.fsio.removal import remove_tree
 from ssfs.model.policy import KEEP_EVERYTHING
 from ssfs.model.spelling import path_bytes
 from ssfs.model.version import (

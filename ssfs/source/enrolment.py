@@ -33,10 +33,10 @@ from ssfs.fsio.disk import (
     make_directory,
     open_directory,
     read_file,
-    remove_tree,
     replace_file,
 )
 from ssfs.fsio.lock import DirectoryLock
+from ssfs.fsio.removal import remove_tree
 from ssfs.pki.address import Address, check_address, parse_address
 
 FORMAT = 1

@@ -13,7 +13,8 @@ import stat
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from ssfs.fsio.disk import copy_file, link_file, open_directory, remove_tree
+from ssfs.fsio.disk import copy_file, link_file, open_directory
+from ssfs.fsio.removal import remove_tree
 from ssfs.model.entry import ROOT_ID, Entry, Kind
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.schema import PARKED

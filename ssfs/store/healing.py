@@ -18,10 +18,10 @@ from ssfs.fsio.disk import (
     make_directory,
     open_directory,
     open_fd,
-    remove_tree,
     rename,
 )
 from ssfs.fsio.lock import DirectoryLock
+from ssfs.fsio.removal import remove_tree
 from ssfs.fsio.sparse import write_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind
 from ssfs.model.layout import ContentHasher, Layout

@@ -16,7 +16,8 @@ import re
 import stat
 from typing import NamedTuple
 
-from ssfs.fsio.disk import link_file, open_fd, remove_tree
+from ssfs.fsio.disk import link_file, open_fd
+from ssfs.fsio.removal import remove_tree
 from ssfs.fsio.sparse import find_layout
 from ssfs.protocol.messages import INLINE_MAX_BYTES, Partial
 from ssfs.store.staged import StagedRows

@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Iterable
 
 from ssfs.errors import CorruptStore
-from ssfs.fsio.disk import copy_file, fsync, open_directory, open_fd, remove_tree
+from ssfs.fsio.disk import copy_file, fsync, open_directory, open_fd
+from ssfs.fsio.removal import remove_tree
 from ssfs.model.entry import Entry, Kind
 from ssfs.store.catalog.digest import digest_bytes, rows_digest
 from ssfs.store.catalog.schema import (

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from ssfs.delta.basis import Basis
 from ssfs.errors import RemoteProtocolError
-from ssfs.fsio.disk import fsync, open_directory, remove_tree, rename, write_all
+from ssfs.fsio.disk import fsync, open_directory, rename, write_all
+from ssfs.fsio.removal import remove_tree
 from ssfs.fsio.sparse import DataFile, find_layout, write_at
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.layout import Layout, content_digest, data_bytes

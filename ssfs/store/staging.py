@@ -22,12 +22,12 @@ from ssfs.fsio.disk import (
     needs_fsync_per_file,
     open_directory,
     open_fd,
-    remove_tree,
     rename,
     replace_file,
     syncfs,
 )
 from ssfs.fsio.lock import FileLock
+from ssfs.fsio.removal import remove_tree
 from ssfs.model.entry import ROOT_ID
 from ssfs.model.version import VersionId, VersionRecord
 from ssfs.store.catalog.writer import CatalogWriter

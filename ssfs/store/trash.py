@@ -10,8 +10,9 @@ import os
 from collections.abc import Iterator
 
 from ssfs.errors import CorruptStore
-from ssfs.fsio.disk import fsync, make_directory, open_directory, remove_tree, rename
+from ssfs.fsio.disk import fsync, make_directory, open_directory, rename
 from ssfs.fsio.lock import DirectoryLock, FileLock
+from ssfs.fsio.removal import remove_tree
 from ssfs.store.version import Version
 
 

@@ -3,22 +3,23 @@
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from ssfs.errors import StoreError, StoreFull
-from ssfs.fsio import disk
+from ssfs.fsio import disk, removal
 from ssfs.fsio.disk import (
     copy_file,
     link_file,
     open_directory,
     read_file,
-    remove_tree,
     replace_file,
     store_error,
     store_errors,
 )
+from ssfs.fsio.removal import remove_tree
 
 
 @pytest.fixture
@@ -58,10 +59,52 @@ def test_tree_3000_deep_is_deleted_with_few_descriptors(fd, monkeypatch):
         opened.append(len(os.listdir("/proc/self/fd")))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(disk, "open_directory", count)
+    monkeypatch.setattr(removal, "open_directory", count)
     remove_tree(b"top", dir_fd=fd)
     assert names(fd) == []
-    assert max(opened) - min(opened) <= 4
+    assert max(opened) - min(opened) <= 2 * removal._MOST_LEVELS + 2
+
+
+def test_wide_tree_is_deleted_by_both_threads(fd, monkeypatch):
+    for one in range(10):
+        for two in range(10):
+            os.makedirs(b"/proc/self/fd/%d/top/%d/%d/x" % (fd, one, two))
+            os.close(os.open(b"top/%d/%d/f" % (one, two), os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    threads: set[int] = set()
+    both = threading.Barrier(2)
+    real = removal.open_directory
+
+    def noted(name, **kwargs):
+        if name != b"top" and threading.get_ident() not in threads:
+            threads.add(threading.get_ident())
+            both.wait(60)  # the first to come waits for the other
+        return real(name, **kwargs)
+
+    monkeypatch.setattr(removal, "open_directory", noted)
+    remove_tree(b"top", dir_fd=fd)
+    assert names(fd) == []
+    assert len(threads) == 2
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_what_cannot_be_deleted_ends_both_threads(fd, monkeypatch, number):
+    for one in range(4):
+        os.makedirs(b"/proc/self/fd/%d/top/%d/x/y" % (fd, one))
+    real = os.rmdir
+
+    def refuse(name, **kwargs):
+        if name == b"%d" % number:
+            raise OSError(errno.EIO, "Input/output error")
+        real(name, **kwargs)
+
+    monkeypatch.setattr(removal.os, "rmdir", refuse)
+    before = threading.active_count()
+    with pytest.raises(OSError, match="Input/output"):
+        remove_tree(b"top", dir_fd=fd)
+    assert threading.active_count() == before
+    monkeypatch.undo()
+    remove_tree(b"top", dir_fd=fd)
+    assert names(fd) == []
 
 
 def test_odd_names_are_deleted(fd):
