@@ -33,9 +33,7 @@ from ssfs.cli.progress import open_progress
 from ssfs.cli.remote import client_name_at, open_channel
 from ssfs.cli.transfer import compress_option, limit_option, link_options
 from ssfs.clock import SystemClock
-from ssfs.engine.local import sync_local
 from ssfs.engine.moves import Source
-from ssfs.engine.remote import sync_remote
 from ssfs.engine.sender import SyncRequest, SyncResult
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
@@ -259,7 +257,12 @@ def _make_version(
     clock = SystemClock()
     try:
         if isinstance(place, LocalPlace):
+            # Loads the server's half, which a sync over a network does not wait for.
+            from ssfs.engine.local import sync_local  # noqa: PLC0415
+
             return sync_local(Store.open(place.store), request, monitor, clock)
+        from ssfs.engine.remote import sync_remote  # noqa: PLC0415
+
         opener = functools.partial(open_channel, place, link)
         return sync_remote(opener, request, monitor, clock, retries)
     except KeyboardInterrupt as interrupt:
