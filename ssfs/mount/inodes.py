@@ -5,11 +5,9 @@ the version (`ssfs.mount.names`); being listed does not. A version is locked ope
 needs its catalog, and let go of by `close_idle`.
 """
 
-import datetime
 import os
 import stat
 
-from ssfs.clock import Clock
 from ssfs.model.entry import GROUP, USER, Entry
 from ssfs.model.xattrs import ACLS
 from ssfs.mount.attributes import (
@@ -23,8 +21,8 @@ from ssfs.mount.facts import fact_xattr
 from ssfs.mount.listing import ListingEncoder
 from ssfs.mount.names import Binding
 from ssfs.mount.owners import Owners, local_acl
-from ssfs.mount.top import Mounted, Shortcut, TopDirectory, VersionsDirectory, Views
-from ssfs.store.opened import OpenVersion, OpenVersions, VersionGone
+from ssfs.mount.top import Mounted, Shortcut, TopDirectory, VersionsDirectory
+from ssfs.store.opened import OpenVersion, VersionGone
 
 _OWNERS_REMEMBERED_S = 600.0
 
@@ -50,20 +48,11 @@ class Inodes:
         own_ids: User and group of what is nobody's else.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        zone: datetime.tzinfo,
-        *,
-        owners: Owners,
-        versions: OpenVersions,
-        idle_s: float,
-        views: Views,
-    ) -> None:
-        self.mounted = Mounted(clock, zone, versions, idle_s, views)
-        self._clock = clock
+    def __init__(self, mounted: Mounted, owners: Owners) -> None:
+        self.mounted = mounted
+        self._clock = mounted.clock
         self.owners = owners
-        self._owners_since_s = clock.monotonic_s()
+        self._owners_since_s = mounted.clock.monotonic_s()
         self.own_ids = owners.sole or (os.geteuid(), os.getegid())
 
     # -- what a number stands for ----------------------------------------------------------------
@@ -113,6 +102,19 @@ class Inodes:
         binding.last_request_s = now_s
         return opened
 
+    def consult(self, binding: Binding) -> OpenVersion:
+        """The version behind a binding, for questions to its catalog and no others; raises as `use`.
+
+        Raises:
+            CatalogAbsent: It must be fetched first.
+        """
+        try:
+            opened = self.mounted.catalogs.use(binding.version, self._clock.monotonic_s())
+        except VersionGone:
+            raise Stale from None
+        self.touch(binding)
+        return opened
+
     def touch(self, binding: Binding) -> None:
         """Count a request that needs no catalog."""
         binding.last_request_s = self._clock.monotonic_s()
@@ -137,6 +139,7 @@ class Inodes:
         """
         now_s = self._clock.monotonic_s()
         self.mounted.versions.close_idle(now_s)
+        self.mounted.catalogs.close_idle(now_s)
         self.mounted.look_again()
         self.mounted.forget_dead_bindings()
         is_over = now_s - self._owners_since_s >= _OWNERS_REMEMBERED_S

@@ -35,6 +35,7 @@ class ShownVersion(NamedTuple):
         path: Its directory, as it was when it was found.
         root: Metadata of the directory it shows.
         shift_s: What to add to the time in its id for a second that it shares with no other version.
+        catalog_digest: Of a server's: logical digest of its catalog, in hex; "" where none was recorded.
     """
 
     id: VersionId
@@ -42,6 +43,7 @@ class ShownVersion(NamedTuple):
     path: bytes
     root: RootMetadata
     shift_s: int = 0
+    catalog_digest: str = ""
 
 
 @dataclasses.dataclass(eq=False, slots=True)

@@ -21,9 +21,7 @@ from collections.abc import Callable, Coroutine
 import trio
 
 from ssfs.errors import CorruptStore, StoreError
-from ssfs.model.entry import NAME_MAX_BYTES
 from ssfs.mount import wire
-from ssfs.mount.attributes import BLOCK_BYTES
 from ssfs.mount.handles import DirectoryHandle, FileHandle, VersionHandle
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.passthrough import Passthrough
@@ -33,9 +31,11 @@ from ssfs.mount.remote.preparing import Preparer
 from ssfs.mount.tree import MountTree
 from ssfs.mount.wire import Opcode, OpenFlag, Request
 from ssfs.store.checked import CatalogCheck, CatalogUnchecked
+from ssfs.store.opened import CatalogAbsent
 
 _READ_BYTES = 1 << 20
 _LOGGED_ONCE = 1000
+_MOST_LOST = 10
 
 # More precise classes first. An OSError keeps its number, if it is one of these: others (a name that
 # is not there, a lock) would tell a user about our files as if they were theirs.
@@ -114,12 +114,19 @@ class MountOperations:
         handler = self._handlers.get(request.opcode)
         if handler is None:
             return errno.EROFS if request.opcode in CHANGES else errno.ENOSYS
+        lost = 0
         try:
             while True:
                 try:
                     return await handler(request)
                 except CatalogUnchecked as unchecked:
                     check = unchecked.check
+                except CatalogAbsent:
+                    # The copy that was here is damaged; who asks again has it fetched.
+                    lost += 1
+                    if lost > _MOST_LOST:
+                        raise
+                    continue
                 await self._run_check(check)
         except Exception as error:  # noqa: BLE001 - the root of a request: it ends here
             return self.errno_of(error)
@@ -194,11 +201,9 @@ class MountOperations:
         return self._tree.read_link(asked.inode)
 
     async def _statfs(self, _: Request) -> Answer:
-        if self._tree.store_path is None:
-            # How full a server's disk is nobody here can do anything about.
-            return wire.encode_space(
-                wire.Space(0, 0, 0, 0, 0, BLOCK_BYTES, NAME_MAX_BYTES, BLOCK_BYTES)
-            )
+        if self._preparer is not None:
+            return wire.encode_space(await self._preparer.space())
+        assert self._tree.store_path is not None
         status = os.statvfs(self._tree.store_path)
         return wire.encode_space(
             wire.Space(

@@ -92,10 +92,13 @@ def mount(
     path = check_mountpoint(mountpoint)
     check_fuse()
     clock = SystemClock()
-    if isinstance(target, RemoteTarget):
-        _refuse_what_is_local(options)
+    if isinstance(target, RemoteTarget) and options.damaged_ok:
+        raise ConfigError(
+            "Mount option 'damaged_ok' is for a store of this machine",
+            remedy="mount it there, or do without",
+        )
     tree = MountTree(
-        RemoteMount(target, clock, options.timeout_s)
+        RemoteMount(target, clock, options.timeout_s, options.idle_s)
         if isinstance(target, RemoteTarget)
         else target,
         clock,
@@ -104,22 +107,13 @@ def mount(
         damaged_ok=options.damaged_ok,
         views={samba.VIEW: samba.SambaDirectory} if options.samba else {},
     )
-    if options.history and not isinstance(target, RemoteTarget):
+    if options.history:
         tree.offer_history(listed=options.show_history)
     tree.check()
     if foreground:
         _run(tree, path, options, _say_nothing)
     else:
         _run_in_background(tree, path, options)
-
-
-def _refuse_what_is_local(options: MountOptions) -> None:
-    for name in ("damaged_ok", "samba", "show_history"):
-        if getattr(options, name):
-            raise ConfigError(
-                f"Mount option {name!r} is for a store of this machine",
-                remedy="mount it there, or do without",
-            )
 
 
 def _say_nothing() -> None:

@@ -72,6 +72,11 @@ class SambaDirectory(VersionsDirectory):
     def has(self, version_id: VersionId) -> bool:
         return self._task.has(version_id)
 
+    @property
+    @override
+    def looked_at(self) -> TaskDirectory:
+        return self._task
+
     @override
     def refresh(self) -> None:
         self._task.refresh()

@@ -64,6 +64,7 @@ class Mounted:
         clock: Wall time for scans and for what is yesterday, monotonic time for names.
         zone: The store's time zone, in which days begin.
         versions: Which versions are locked open.
+        catalogs: Versions of which the catalogs alone are asked; those of a store on this machine are locked open for that.
         idle_s: For how long after the last request something counts as in use.
         nodes: Everything above the versions, by inode number.
         views: What every task's directory has beside its versions, by name: reached by it, not listed.
@@ -75,6 +76,7 @@ class Mounted:
     clock: Clock
     zone: datetime.tzinfo
     versions: OpenVersions
+    catalogs: OpenVersions
     idle_s: float
     views: "Views"
     nodes: dict[int, "TopDirectory | Shortcut"] = dataclasses.field(default_factory=dict)
@@ -158,6 +160,11 @@ class TopDirectory(abc.ABC):
         is_complete = self._scan()
         self.mtime_ns = mtime_ns
         self._is_scan_final = is_complete and begun_ns - mtime_ns >= _COARSE_NS
+
+    @property
+    def looked_at(self) -> "TopDirectory":
+        """The directory in which a look shows what is in this one: itself, unless it is another view of that."""
+        return self
 
     def leave(self) -> None:
         """Take it and all below it out of the mount's table: it was deleted."""

@@ -79,18 +79,18 @@ class MountTree:
             zone = target.target.zone
             self.location = target.target.location
             versions = OpenVersions(idle_s, open_version=target.open_version)
+            catalogs = OpenVersions(idle_s, open_version=target.open_catalog)
         else:
             store = _store_of(target)
             zone = store.zone
             self.store_path = os.path.abspath(store.path)
             self.location = os.fsdecode(self.store_path) + _inside(target)
-            versions = OpenVersions(idle_s, damaged_ok=damaged_ok)
-        self._inodes = Inodes(
-            clock, zone, owners=owners, versions=versions, idle_s=idle_s, views=views
-        )
+            versions = catalogs = OpenVersions(idle_s, damaged_ok=damaged_ok)
+        mounted = Mounted(clock, zone, versions, catalogs, idle_s, views)
+        self._inodes = Inodes(mounted, owners)
         self._histories = Histories(self._inodes)
         self.handles = Handles(self._inodes, self._histories)
-        self._root = _root_directory(target, self._inodes.mounted)
+        self._root = _root_directory(target, mounted)
 
     def offer_history(self, *, listed: bool) -> None:
         """Have a `.history` in each task (`ssfs.mount.history.view`), listed there or only reached by name."""
@@ -111,7 +111,9 @@ class MountTree:
         Raises:
             ConfigError: The cache of what it says cannot be used.
         """
-        return self._remote.start(self._inodes) if self._remote is not None else None
+        if self._remote is None:
+            return None
+        return self._remote.start(self._inodes, self._histories)
 
     def lookup(self, parent: int, name: bytes) -> Attributes:
         """The attributes of what a directory has under a name.
@@ -215,6 +217,8 @@ class MountTree:
         """Let go of what nobody has used for a while; call it every now and then."""
         owners_changed = self._inodes.close_idle()
         self._histories.forget(owners_changed=owners_changed)
+        if self._remote is not None:
+            self._remote.close_idle()
 
     def take_vanished(self) -> list[tuple[int, bytes]]:
         """Names that lead nowhere any more since this was last asked, each with its directory's inode number."""
@@ -224,6 +228,7 @@ class MountTree:
     def close(self) -> None:
         """Let go of everything; files still open are closed by the end of the process."""
         self._inodes.mounted.versions.close()
+        self._inodes.mounted.catalogs.close()
         if self._remote is not None:
             self._remote.close()
 

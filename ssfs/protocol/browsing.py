@@ -51,11 +51,21 @@ class WantListing(ControlMessage, frozen=True):
 
 
 class ListedVersion(ControlMessage, frozen=True):
-    """A version in a listing: its id, its timed name, and the directory it shows."""
+    """A version in a listing.
+
+    Attributes:
+        version: Its id.
+        name: Its timed name.
+        root: Metadata of the directory it shows.
+        shift_s: What to add to the time in its id for a second that it shares with no other version.
+        catalog_digest: Logical digest of its catalog, in hex; "" where none was recorded.
+    """
 
     version: str
     name: str
     root: RootMetadata
+    shift_s: int
+    catalog_digest: str
 
 
 class Listing(ControlMessage, frozen=True):
@@ -116,6 +126,62 @@ class RowsEnd(ControlMessage, frozen=True):
 
     catalog_digest: str
     directories: list[int]
+
+
+class WantCatalog(ControlMessage, frozen=True):
+    """Client: send a version's catalog, or what makes it of one that I have; some of it at a time.
+
+    Attributes:
+        point: Sync point name.
+        task: Task name.
+        version: Its id; the server keeps it from being deleted from now on.
+        base: Id of a version of the task whose catalog the client has: rows that are alike there are left out; "": none.
+        after: The `through` of the part before; 0: from the start, with all principals and sets of extended attributes.
+    """
+
+    point: str
+    task: str
+    version: str
+    base: str
+    after: int
+
+
+class CatalogPart(ControlMessage, frozen=True):
+    """Server: those were the rows of ids above the `after` that was asked with, up to this one.
+
+    Attributes:
+        through: Up to which id.
+        is_last: Whether no rows come after these.
+        gone: Ids among these that the base has, and this version has not.
+    """
+
+    through: int
+    is_last: bool
+    gone: list[int]
+
+
+class WantSpace(ControlMessage, frozen=True):
+    """Client: how full is the store's disk?"""
+
+
+class StoreSpace(ControlMessage, frozen=True):
+    """Server: so full is it, as statvfs(3) says.
+
+    Attributes:
+        fragment: Bytes of a block.
+        blocks: All there are.
+        free: Of them for root.
+        available: Of them for others.
+        files: Inodes.
+        free_files: Of them.
+    """
+
+    fragment: int
+    blocks: int
+    free: int
+    available: int
+    files: int
+    free_files: int
 
 
 class WantBytes(ControlMessage, frozen=True):

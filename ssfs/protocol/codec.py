@@ -10,14 +10,18 @@ from ssfs.protocol.browsing import (
     Browse,
     Browsed,
     BytesEnd,
+    CatalogPart,
     Lacking,
     LetGo,
     Links,
     Listing,
     RowsEnd,
+    StoreSpace,
     WantBytes,
+    WantCatalog,
     WantListing,
     WantRows,
+    WantSpace,
 )
 from ssfs.protocol.control import ControlMessage
 from ssfs.protocol.messages import (
@@ -118,6 +122,10 @@ CONTROL_TYPES: dict[int, type[ControlMessage]] = {
     50: Progress,
     51: Seek,
     52: Sought,
+    54: WantCatalog,
+    55: CatalogPart,
+    56: WantSpace,
+    57: StoreSpace,
 }
 """Frame type number of each control message."""
 

@@ -15,14 +15,18 @@ from ssfs.protocol.browsing import (
     Browse,
     Browsed,
     BytesEnd,
+    CatalogPart,
     Lacking,
     LetGo,
     Links,
     Listing,
     RowsEnd,
+    StoreSpace,
     WantBytes,
+    WantCatalog,
     WantListing,
     WantRows,
+    WantSpace,
 )
 from ssfs.protocol.control import ControlMessage
 
@@ -583,4 +587,8 @@ Message = (
     | Seek
     | Sought
     | ContentPart
+    | WantCatalog
+    | CatalogPart
+    | WantSpace
+    | StoreSpace
 )

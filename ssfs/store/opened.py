@@ -42,6 +42,10 @@ class VersionGone(Exception):
     """The version was deleted, or is being deleted."""
 
 
+class CatalogAbsent(Exception):
+    """A catalog that is asked is not on this machine (any more): it must be fetched first."""
+
+
 class Placed(Protocol):
     """What is known of a version before it is opened."""
 
@@ -152,6 +156,10 @@ class OpenVersion(abc.ABC):
     def is_damaged(self, entry: Entry) -> bool:
         """Whether an entry, or all of the version, is known to be damaged, though it may be `damaged_ok`."""
 
+    def discard(self) -> bool:
+        """Lose the rows that are here: they cannot be read. False if they are no copy, which can be fetched again."""
+        return False
+
     def close_catalog(self) -> None:
         """Close all but what keeps it from being deleted; what is needed is opened again."""
         self._owner_names = None
@@ -206,9 +214,8 @@ class LocalVersion(OpenVersion):
                 raise CorruptStore(f"The catalog is known to be damaged: {problem}", path=self.path)
             if not self._damaged_ok:
                 self._checked.check(self._fd, self.path)
-            path = b"/proc/self/fd/%d/catalog.db" % self._fd
             try:
-                catalog = CatalogReader.open(path)
+                catalog = CatalogReader.open(self.catalog_file)
             except CorruptStore as error:
                 # The way through /proc means nothing to whoever reads the log.
                 path = os.path.join(self.path, b"catalog.db")
@@ -216,6 +223,11 @@ class LocalVersion(OpenVersion):
             catalog.path = os.path.join(self.path, b"catalog.db")
             self._catalog = catalog
         return self._catalog
+
+    @property
+    def catalog_file(self) -> bytes:
+        """The way to its catalog that is good for as long as this is open, wherever the version goes."""
+        return b"/proc/self/fd/%d/catalog.db" % self._fd
 
     @override
     def hard_links(self, group: int) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from ssfs.protocol.browsing import (
     Browse,
     Browsed,
     BytesEnd,
+    CatalogPart,
     Lack,
     Lacking,
     LetGo,
@@ -28,9 +29,12 @@ from ssfs.protocol.browsing import (
     ListedVersion,
     Listing,
     RowsEnd,
+    StoreSpace,
     WantBytes,
+    WantCatalog,
     WantListing,
     WantRows,
+    WantSpace,
 )
 from ssfs.protocol.connection import Connection
 from ssfs.protocol.messages import (
@@ -177,7 +181,11 @@ ONE_OF_EACH: tuple[Message, ...] = (
         b"stamp",
         True,
         ["main"],
-        [ListedVersion(VERSION, "2024-05-01_040000", RootMetadata(493, 0, 100, "root", "", 1, 2))],
+        [
+            ListedVersion(
+                VERSION, "2024-05-01_040000", RootMetadata(493, 0, 100, "root", "", 1, 2), 1, "00"
+            )
+        ],
     ),
     WantRows("main", "task", VERSION, 7, 2000),
     Links([LinkedNames(7, 8, 2)]),
@@ -190,6 +198,10 @@ ONE_OF_EACH: tuple[Message, ...] = (
     Seek("main", "", [(3, bytes(range(32)))]),
     Sought(),
     ContentPart(0, False, b"abc"),
+    WantCatalog("main", "task", VERSION, VERSION, 7),
+    CatalogPart(9, True, [8]),
+    WantSpace(),
+    StoreSpace(4096, 1 << 33, 9, 8, 7, 6),
 )
 SAMPLES: dict[type, Message] = {type(message): message for message in ONE_OF_EACH}
 

@@ -38,6 +38,7 @@ class ServedStore:
 
     def start(self, port: int = 0, command: tuple[str, ...] = ()) -> None:
         """Start the server and wait until it listens."""
+        before = len(self.log)
         self.process = subprocess.Popen(
             [
                 *command,
@@ -50,7 +51,7 @@ class ServedStore:
         )
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        line = self.wait_for_log(_LISTENING.pattern)
+        line = self.wait_for_log(_LISTENING.pattern, after=before)
         self.port = int(_LISTENING.search(line)[2])
 
     def _read_log(self) -> None:

@@ -1,7 +1,5 @@
 """Mounts of a server: the same tree as on its own machine, and clean errors and restarts when one end is killed."""
 
-import contextlib
-import copy
 import errno
 import os
 import re
@@ -14,97 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.store.store import Store
 from tests.fakes.comparing import differences
-from tests.fakes.trees import build_tree
-from tests.mount.mounts import end, errno_of, is_mounted, wait_until
+from tests.mount.mounts import errno_of, is_mounted, wait_until
 from tests.mount.stores import collect, expire
 from tests.system.namespaces import program_directory
-from tests.system.servers import Machine, ServedStore, run_ssfs
+from tests.system.remote_mounts import LARGE, TIMEOUT_S, Mounts, fails_within, is_readable
+from tests.system.servers import Machine, run_ssfs
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_fuse]
-
-TIMEOUT_S = 1.5
-LARGE = os.urandom(3_000_000)
-
-
-class Mounts:
-    """A server with a task, a client that may read it, and mounts of that client.
-
-    Attributes:
-        source: What was backed up.
-        task_name: Into which task.
-        mountpoint: Where it is mounted.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.source = directory / "source"
-        build_tree(self.source, 1)
-        (self.source / "large").write_bytes(LARGE)
-        (self.source / "many").mkdir()
-        for number in range(300):
-            (self.source / "many" / f"{number}").write_bytes(b"%d" % number)
-        os.link(self.source / "large", self.source / "dir-0" / "linked")
-        os.mkfifo(self.source / "fifo")
-        os.setxattr(self.source / "many", "user.of-a-directory", b"1")
-        with open(self.source / "sparse", "wb") as file:
-            file.truncate(3 << 20)
-            os.pwrite(file.fileno(), b"in the middle", 1_600_000)
-        self.server = ServedStore(directory / "store", "--keep-last", "10")
-        self.client = Machine(directory / "client", "nas1").enrol(self.server)
-        self.mountpoint = directory / "mount"
-        self.task_name = "docs"
-        self.sync()
-
-    def sync(self) -> None:
-        self.client.sync(self.source, self.url())
-
-    def url(self) -> str:
-        return self.server.url(f"main/{self.task_name}")
-
-    @contextlib.contextmanager
-    def mounted(
-        self,
-        location: str = "",
-        options: str = "",
-        *,
-        cache: Path | None = None,
-        variables: dict[str, str] | None = None,
-    ) -> Iterator[subprocess.Popen[str]]:
-        """A mount in the foreground, of the task unless another location is given."""
-        environment = {**self.client.environment, **(variables or {})}
-        if cache is not None:
-            environment["SSFS_CACHE_DIR"] = str(cache)
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "ssfs", "mount", location or self.url()),
-                *(self.mountpoint, "--foreground", "-o", f"timeout={TIMEOUT_S},{options}"),
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        try:
-            # What a killed one has left is a mountpoint, too.
-            wait_until(lambda: process.poll() is not None or is_served(self.mountpoint))
-            assert process.poll() is None, process.communicate()[1]
-            yield process
-        finally:
-            end(self.mountpoint, process)
-
-    @property
-    def latest(self) -> Path:
-        return self.mountpoint / "latest"
-
-    def kill_server(self) -> None:
-        self.server.stop(signal.SIGKILL)
-
-    def start_server(self) -> None:
-        self.server.start(self.server.port)
-
-    def task(self):
-        return Store.open(os.fsencode(self.server.path)).point("main").task(self.task_name)
 
 
 @pytest.fixture(scope="module")
@@ -118,16 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounts]:
 @pytest.fixture
 def mounts(made: Mounts, tmp_path: Path) -> Iterator[Mounts]:
     """What all tests of this file share: it is not changed, but its server may be killed."""
-    mounts = copy.copy(made)
-    mounts.directory = tmp_path
-    mounts.mountpoint = tmp_path / "mount"
-    mounts.mountpoint.mkdir()
-    try:
-        yield mounts
-    finally:
-        end(mounts.mountpoint)
-        if made.server.process.poll() is not None:
-            made.server.start(made.server.port)
+    yield from made.for_test(tmp_path)
 
 
 @pytest.fixture
@@ -141,26 +47,6 @@ def own(mounts: Mounts, tmp_path: Path) -> Mounts:
     mounts.task_name = re.sub("[^a-z]", "-", tmp_path.name)
     mounts.sync()
     return mounts
-
-
-def is_readable(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        path.read_bytes()
-        return True
-    return False
-
-
-def is_served(mountpoint: Path) -> bool:
-    with contextlib.suppress(OSError):
-        os.listdir(mountpoint)
-        return is_mounted(mountpoint)
-    return False
-
-
-def fails_within(attempt, number: int, seconds: float) -> None:
-    begun = time.monotonic()
-    assert errno_of(attempt) == number
-    assert time.monotonic() - begun < seconds
 
 
 # -- the tree ---------------------------------------------------------------------------------------

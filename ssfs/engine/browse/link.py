@@ -156,6 +156,19 @@ class BrowsingLink:
             self._waiting.append(LetGo(*ref))
         self._wake_up()
 
+    def has_looked(self, ref: VersionRef) -> None:
+        """What was asked of the version was asked once: unless it is held, it may be deleted from now on."""
+        with self._lock:
+            if ref in self._held:
+                return
+            self._waiting.append(LetGo(*ref))
+        self._wake_up()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether there is no connection."""
+        return self._down_since_s is not None
+
     def patience_end_s(self, question: Question, patience_s: float) -> float:
         """Until when to wait for an answer; may move on while the server is heard of, so ask again then.
 

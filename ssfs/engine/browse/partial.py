@@ -1,13 +1,15 @@
-"""A catalog of which only some directories are here: those somebody has looked into.
+"""A catalog of which only some directories are here: those somebody has looked into; or all of it.
 
 It has the tables of a catalog (FORMAT.md), so that whoever asks a catalog can ask it, once what the question is about has been
 fetched; and two of its own: which directories are complete, and the groups of hard links as the whole catalog knows them. A row that is
 here never changes, because the version does not. Each call of `store` is one transaction: a killed process leaves no half of it.
+In one that is whole (`ssfs.engine.browse.whole`) nothing is written any more.
 """
 
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 from ssfs.errors import CorruptStore, RemoteProtocolError
 from ssfs.model.entry import GROUP, MAX_ENTRY_ID, USER, Entry, Kind
@@ -18,24 +20,31 @@ from ssfs.store.catalog.schema import CREATE, INSERT_ENTRY, check_version, conne
 from ssfs.store.catalog.writer import check_values, check_xattrs
 
 _OWN_TABLES = """
-CREATE TABLE complete (directory INTEGER PRIMARY KEY);
+CREATE TABLE complete (directory INTEGER PRIMARY KEY); -- 0: all
 CREATE TABLE linked (
   link_group INTEGER PRIMARY KEY, first_id INTEGER NOT NULL, names INTEGER NOT NULL
 );
 """
 _INSERT_ROW = f"{INSERT_ENTRY} ON CONFLICT (id) DO NOTHING"
 _MOST_REMEMBERED = 10_000
+ALL = 0
+"""Stands for all directories."""
 
 
 class PartialCatalog(CatalogReader):
-    """A catalog that grows while it is asked; of one thread."""
+    """A catalog that grows while it is asked; of one thread.
+
+    Attributes:
+        is_whole: Whether all of it is here.
+    """
 
     def __init__(self, database: sqlite3.Connection, path: bytes) -> None:
         super().__init__(database, path)
         self._complete: set[int] = set()
+        self.is_whole = False
 
     @classmethod
-    def open_partial(cls, path: bytes) -> "PartialCatalog":
+    def open_partial(cls, path: bytes) -> Self:
         """Open it; make an empty one where there is none.
 
         Raises:
@@ -57,13 +66,19 @@ class PartialCatalog(CatalogReader):
         except CorruptStore:
             database.close()
             raise
-        return cls(database, path)
+        catalog = cls(database, path)
+        try:
+            catalog.is_whole = catalog.is_complete(ALL)
+        except CorruptStore:
+            catalog.close()
+            raise
+        return catalog
 
     # -- what is here ----------------------------------------------------------------------------
 
     def is_complete(self, directory: int) -> bool:
         """Whether the rows of all that is in a directory are here."""
-        if directory in self._complete:
+        if self.is_whole or directory in self._complete:
             return True
         query = "SELECT 1 FROM complete WHERE directory = ?"
         if not self._value(int, query, (directory,)):
@@ -103,9 +118,11 @@ class PartialCatalog(CatalogReader):
                 directories.add(entry.id)
         for key, encoded in batch.xattr_sets:
             check_xattrs(key, encoded)
-        for principal in batch.principals:
-            if principal.kind not in (USER, GROUP) or not principal.name:
-                raise RemoteProtocolError("The server sent an owner that is none")
+        check_principals(batch)
+        if self.is_whole:
+            # They were on their way when the rest came.
+            self._check_same(batch.entries)
+            return
         with self._changing():
             self._run("INSERT OR IGNORE INTO xattr_set VALUES (?, ?)", batch.xattr_sets)
             self._run("INSERT OR IGNORE INTO principal VALUES (?, ?, ?)", batch.principals)
@@ -120,6 +137,8 @@ class PartialCatalog(CatalogReader):
             if link.group < 1 or not 0 < link.first_id < MAX_ENTRY_ID or link.count < 2:
                 raise RemoteProtocolError("The server sent hard links that are none")
         rows = [(link.group, link.first_id, link.count) for link in links]
+        if self.is_whole:
+            return
         with self._changing():
             self._run("INSERT OR IGNORE INTO linked VALUES (?, ?, ?)", rows)
 
@@ -129,6 +148,8 @@ class PartialCatalog(CatalogReader):
             entry = self.entry(directory) if 0 < directory < MAX_ENTRY_ID else None
             if entry is None or entry.kind != Kind.DIRECTORY:
                 raise RemoteProtocolError(f"The server speaks of a directory {directory}")
+        if self.is_whole:
+            return
         with self._changing():
             rows = [(directory,) for directory in directories]
             self._run("INSERT OR IGNORE INTO complete VALUES (?)", rows)
@@ -166,3 +187,10 @@ class PartialCatalog(CatalogReader):
                 raise
         except (sqlite3.Error, OverflowError) as error:
             raise write_error(error, self.path) from error
+
+
+def check_principals(batch: CatalogBatch) -> None:
+    """Refuse owners that no catalog has."""
+    for principal in batch.principals:
+        if principal.kind not in (USER, GROUP) or not principal.name:
+            raise RemoteProtocolError("The server sent an owner that is none")

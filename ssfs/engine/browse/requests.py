@@ -7,12 +7,15 @@ import abc
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
 from typing_extensions import override
 
 from ssfs.engine.rows import decode_rows
 from ssfs.errors import RemoteProtocolError, SsfsError
+from ssfs.model.entry import MAX_ENTRY_ID
 from ssfs.protocol.browsing import (
     BytesEnd,
+    CatalogPart,
     Lack,
     Lacking,
     LinkedNames,
@@ -20,9 +23,12 @@ from ssfs.protocol.browsing import (
     ListedVersion,
     Listing,
     RowsEnd,
+    StoreSpace,
     WantBytes,
+    WantCatalog,
     WantListing,
     WantRows,
+    WantSpace,
 )
 from ssfs.protocol.messages import CatalogBatch, CatalogRows, FileRaw, Message
 
@@ -31,7 +37,7 @@ AHEAD_ROWS = 2000
 
 _MOST_LISTED = 1_000_000
 
-Request = WantListing | WantRows | WantBytes
+Request = WantListing | WantRows | WantCatalog | WantBytes | WantSpace
 
 
 class Lacked(SsfsError):
@@ -103,7 +109,7 @@ def ends_answer(message: Message) -> bool:
     """Whether a message is the last one of an answer."""
     if isinstance(message, Listing):
         return message.is_last
-    return isinstance(message, RowsEnd | BytesEnd | Lacking)
+    return isinstance(message, RowsEnd | CatalogPart | BytesEnd | StoreSpace | Lacking)
 
 
 def _unfit(message: Message) -> RemoteProtocolError:
@@ -177,6 +183,63 @@ class RowsQuestion(Question):
                 self.end = message
             case _:
                 raise _unfit(message)
+
+
+class CatalogQuestion(Question):
+    """Some rows of a version's whole catalog.
+
+    Attributes:
+        part: Which these were.
+    """
+
+    def __init__(
+        self, ref: VersionRef, base: str, after: int, take: Callable[[CatalogBatch], None]
+    ) -> None:
+        """Ask for those after an id; `take` hears in the link's thread of what comes, in order, after a lost connection once more."""
+        super().__init__(WantCatalog(*ref, base, after))
+        self.part: CatalogPart | None = None
+        self._after = after
+        self._take = take
+
+    @override
+    def begin(self) -> None:
+        """Rows that come twice are one."""
+
+    @override
+    def hear(self, message: Message) -> None:
+        match message:
+            case CatalogRows():
+                self._take(decode_rows(message))
+            case CatalogPart(through, is_last):
+                if not is_last and not self._after < through < MAX_ENTRY_ID:
+                    raise RemoteProtocolError("The server sent a catalog without an end")
+                self.part = message
+            case _:
+                raise _unfit(message)
+
+
+class SpaceQuestion(Question):
+    """How full is the disk?
+
+    Attributes:
+        space: So full.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(WantSpace())
+        self.space: StoreSpace | None = None
+
+    @override
+    def begin(self) -> None:
+        """Nothing has come of it."""
+
+    @override
+    def hear(self, message: Message) -> None:
+        if not isinstance(message, StoreSpace):
+            raise _unfit(message)
+        if any(not 0 <= number < 1 << 64 for number in msgspec.structs.astuple(message)):
+            raise RemoteProtocolError("The server's disk has a size that is none")
+        self.space = message
 
 
 class BytesQuestion(Question):

@@ -6,16 +6,15 @@ months. A version that was looked into is locked until the client lets it go or 
 some hundred others. Memory: the open versions, and one frame.
 """
 
-import collections
 import contextlib
 import functools
-import itertools
 import os
 
 import blake3
+import msgspec
 
+from ssfs.engine.browse.rows import AnsweredRows, send_catalog_part
 from ssfs.engine.refusal import sendable
-from ssfs.engine.rows import RowSender
 from ssfs.engine.selection import readable_tasks
 from ssfs.errors import (
     ConfigError,
@@ -25,7 +24,7 @@ from ssfs.errors import (
     StoreError,
     TrustError,
 )
-from ssfs.model.entry import ROOT_ID, Entry, Kind
+from ssfs.model.entry import MAX_ENTRY_ID, ROOT_ID, Kind
 from ssfs.model.peer import Peer
 from ssfs.model.version import VersionId, parse_version_id
 from ssfs.net.channel import Channel
@@ -36,14 +35,15 @@ from ssfs.protocol.browsing import (
     Lack,
     Lacking,
     LetGo,
-    LinkedNames,
-    Links,
     ListedVersion,
     Listing,
     RowsEnd,
+    StoreSpace,
     WantBytes,
+    WantCatalog,
     WantListing,
     WantRows,
+    WantSpace,
 )
 from ssfs.protocol.codec import encode_control
 from ssfs.protocol.messages import FileRaw, Leave
@@ -59,7 +59,6 @@ MAX_AHEAD = 10_000
 """More rows than this are not sent unasked."""
 
 _LISTED_AT_ONCE = 500
-_LINKS_AT_ONCE = 5000
 _KNOWN_TASKS = 256
 _READ_BYTES = 512 << 10
 _STAMP_BYTES = 16
@@ -140,6 +139,10 @@ class _Desk:
                 self._send_rows(self._open(request), request)
             case WantBytes():
                 self._send_bytes(self._open(request), request)
+            case WantCatalog():
+                self._send_catalog(request)
+            case WantSpace():
+                self._send_space()
             case LetGo():
                 # No answer, not even that there is no such version.
                 with contextlib.suppress(*(kind for kind, _ in _LACKS)):
@@ -161,7 +164,7 @@ class _Desk:
             self._tasks[point, name] = task
         return task
 
-    def _version(self, request: WantRows | WantBytes | LetGo) -> Version:
+    def _version(self, request: WantRows | WantBytes | WantCatalog | LetGo) -> Version:
         if not request.task:
             raise RemoteProtocolError("The client named no task")
         task = self._task(request.point, request.task)
@@ -170,9 +173,14 @@ class _Desk:
             raise RemoteProtocolError("The client named a version that is none")
         return Version(version_id, os.path.join(task.path, b"versions", str(version_id).encode()))
 
+    def _use(self, version: Version) -> LocalVersion:
+        opened = self._versions.use(version, _NEVER_S)
+        assert isinstance(opened, LocalVersion)
+        return opened
+
     def _open(self, request: WantRows | WantBytes) -> OpenVersion:
         version = self._version(request)
-        opened = self._versions.use(version, _NEVER_S)
+        opened = self._use(version)
         if version.path not in self._digests:
             if len(self._digests) >= _LISTED_AT_ONCE:
                 self._digests.clear()
@@ -219,7 +227,9 @@ class _Desk:
                 if os.path.exists(version.path):
                     listed[version.id] = None
                 continue
-            listed[version.id] = ListedVersion(str(version.id), record.name, record.root)
+            listed[version.id] = ListedVersion(
+                str(version.id), record.name, record.root, record.shift_s, record.catalog_digest
+            )
         self._listed[task] = listed
         return [version for version in listed.values() if version is not None]
 
@@ -229,7 +239,7 @@ class _Desk:
         entry = opened.entry(request.entry)
         if entry is None:
             raise VersionGone
-        rows = _Rows(self._channel, opened)
+        rows = AnsweredRows(self._channel, opened)
         if entry.id == ROOT_ID:
             rows.add_principals()
         rows.add(entry)
@@ -239,6 +249,29 @@ class _Desk:
         rows.end()
         digest = self._digests.get(opened.path, "")
         self._channel.send(RowsEnd(digest, directories))
+
+    def _send_catalog(self, request: WantCatalog) -> None:
+        if not 0 <= request.after < MAX_ENTRY_ID:
+            raise RemoteProtocolError(f"The client wants the rows after {request.after}")
+        base = None
+        if request.base:
+            base = self._use(self._version(msgspec.structs.replace(request, version=request.base)))
+        send_catalog_part(self._channel, self._use(self._version(request)), base, request.after)
+
+    # -- the disk --------------------------------------------------------------------------------
+
+    def _send_space(self) -> None:
+        status = os.statvfs(self._store.path)
+        self._channel.send(
+            StoreSpace(
+                status.f_frsize,
+                status.f_blocks,
+                status.f_bfree,
+                status.f_bavail,
+                status.f_files,
+                status.f_ffree,
+            )
+        )
 
     # -- content ---------------------------------------------------------------------------------
 
@@ -266,82 +299,6 @@ class _Desk:
         finally:
             os.close(fd)
         self._channel.send(BytesEnd())
-
-
-class _Rows:
-    """The rows of one answer."""
-
-    def __init__(self, channel: Channel, opened: OpenVersion) -> None:
-        self._channel = channel
-        self._opened = opened
-        self._catalog = opened.catalog
-        self._sender = RowSender(channel)
-        self._sent_sets: set[bytes] = set()
-        self._links: list[LinkedNames] = []
-        self._groups: set[int] = set()
-
-    def add_principals(self) -> None:
-        """What the source called its users and groups."""
-        self._sender.add_principals(self._catalog)
-
-    def add(self, entry: Entry) -> None:
-        """A row, and what it needs: its attributes, and the first of its links."""
-        self._add_alone(entry)
-        group = entry.link_group
-        if not group or group in self._groups:
-            return
-        links = self._opened.hard_links(group)
-        if links is None:
-            return
-        if len(self._groups) >= _LINKS_AT_ONCE:
-            self._groups.clear()
-        self._groups.add(group)
-        first_id, count = links
-        self._links.append(LinkedNames(group, first_id, count))
-        if len(self._links) >= _LINKS_AT_ONCE:
-            self._send_links()
-        first = self._catalog.entry(first_id)
-        if first is not None and first_id != entry.id:
-            self._add_alone(first)
-
-    def _add_alone(self, entry: Entry) -> None:
-        entry = self._catalog.checked(entry)
-        if entry.xattrs and entry.xattrs not in self._sent_sets:
-            if len(self._sent_sets) >= _LINKS_AT_ONCE:
-                self._sent_sets.clear()
-            self._sent_sets.add(entry.xattrs)
-            self._sender.add_xattrs(entry.xattrs, self._catalog.xattr_set(entry.xattrs))
-        self._sender.add_entry(entry)
-
-    def add_below(self, top: Entry, ahead: int) -> list[int]:
-        """What is in a directory, and in those below it as far as so many rows go; the ids of all these."""
-        done: list[int] = []
-        pending = collections.deque([top.id])
-        while pending:
-            directory = pending.popleft()
-            children = self._catalog.children(directory)
-            if done:
-                some = list(itertools.islice(children, ahead + 1))
-                ahead -= len(some) + 1
-                if ahead < 0:
-                    break
-                children = iter(some)
-            for child in children:
-                self.add(child)
-                if child.kind == Kind.DIRECTORY and len(pending) < ahead:
-                    pending.append(child.id)
-            done.append(directory)
-        return done
-
-    def _send_links(self) -> None:
-        self._sender.flush()
-        if self._links:
-            self._channel.send(Links(self._links))
-            self._links = []
-
-    def end(self) -> None:
-        """Send what is left."""
-        self._send_links()
 
 
 def _text(error: Exception) -> str:

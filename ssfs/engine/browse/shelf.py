@@ -1,6 +1,7 @@
-"""Where partial catalogs are kept: a directory in the client's cache for each place that is mounted.
+"""Where partial and whole catalogs are kept: a directory in the client's cache for each place that is mounted.
 
     CACHE/mount_cache/PLACE-N/KEY.BOOT.db     what is here of the catalog with this key
+    CACHE/mount_cache/PLACE-N/fetched-M       one that is being fetched whole
 
 A key is a logical digest: a quiet night's version has the rows of the one before. All may be lost at any time, and is fetched
 again; what was written before the last boot counts as lost, since nothing is synced. Catalogs nobody uses go, the
@@ -18,6 +19,7 @@ import blake3
 from ssfs.engine.browse.partial import PartialCatalog
 from ssfs.engine.cache import boot_id
 from ssfs.errors import ConfigError, CorruptStore
+from ssfs.fsio.disk import open_fd, rename, store_errors
 from ssfs.fsio.lock import FileLock
 
 LIMIT_BYTES = 512 << 20
@@ -65,7 +67,12 @@ def open_shelf(root: bytes, location: str, limit_bytes: int = LIMIT_BYTES) -> It
 
 def catalog_key(digest: str, path: bytes) -> str:
     """What a version's catalog is called: by its logical digest; where none was recorded, by its path."""
-    return digest if _DIGEST.fullmatch(digest) else blake3.blake3(path).hexdigest() + "-"
+    return digest if is_digest(digest) else blake3.blake3(path).hexdigest() + "-"
+
+
+def is_digest(digest: str) -> bool:
+    """Whether this is a logical digest, in hex."""
+    return _DIGEST.fullmatch(digest) is not None
 
 
 class Shelf:
@@ -78,17 +85,22 @@ class Shelf:
         self._suffix = b".%s.db" % boot_id()
         self._leases: dict[bytes, int] = {}
         self._open: dict[bytes, PartialCatalog] = {}
+        self._whole: set[bytes] = set()
+        self._fetched = itertools.count()
         for name in os.listdir(path):
             if name != b"lock" and not name.removesuffix(b"-journal").endswith(self._suffix):
                 self._remove(name)
 
     def lease(self, key: str) -> "Lease":
         """Use the catalog of a key, until the lease is released."""
-        name = key.encode() + self._suffix
+        return self.lease_name(key.encode() + self._suffix)
+
+    def lease_name(self, name: bytes) -> "Lease":
+        """Use the catalog with this file name, until the lease is released."""
         self._leases[name] = self._leases.get(name, 0) + 1
         with contextlib.suppress(OSError):
             # The time of its last use.
-            os.utime(os.path.join(self._path, name))
+            os.utime(self.path_of(name))
         self.drop_unused(self._limit_bytes)
         return Lease(self, name)
 
@@ -96,7 +108,7 @@ class Shelf:
         """The catalog with this file name, open; one that is damaged begins anew."""
         catalog = self._open.get(name)
         if catalog is None:
-            path = os.path.join(self._path, name)
+            path = self.path_of(name)
             try:
                 catalog = PartialCatalog.open_partial(path)
             except CorruptStore:
@@ -105,6 +117,35 @@ class Shelf:
             self._open[name] = catalog
         return catalog
 
+    def is_whole(self, name: bytes) -> bool:
+        """Whether all of the catalog is here."""
+        if name not in self._whole and os.path.exists(self.path_of(name)):
+            was_open = name in self._open
+            if self.catalog(name).is_whole:
+                self._whole.add(name)
+            if not was_open:
+                self.close_catalog(name)
+        return name in self._whole
+
+    def path_of(self, name: bytes) -> bytes:
+        """Where the file with this name is."""
+        return os.path.join(self._path, name)
+
+    def new_path(self) -> bytes:
+        """Where a catalog may be fetched whole; what is left there is removed with the next boot, or mount."""
+        return self.path_of(b"fetched-%d" % next(self._fetched))
+
+    def replace(self, name: bytes, path: bytes) -> None:
+        """Have a catalog that was fetched whole in the place of what is here of it.
+
+        Raises:
+            StoreError: That cannot be done.
+        """
+        self.discard(name)
+        with store_errors(path), open_fd(self._path, os.O_RDONLY | os.O_DIRECTORY) as fd:
+            rename(os.path.basename(path), fd, name, fd)
+        self._whole.add(name)
+
     def close_catalog(self, name: bytes) -> None:
         """Close it; it is opened again when needed."""
         if (catalog := self._open.pop(name, None)) is not None:
@@ -112,6 +153,7 @@ class Shelf:
 
     def discard(self, name: bytes) -> None:
         """Lose what is in it."""
+        self._whole.discard(name)
         self.close_catalog(name)
         # The journal first: SQLite would play it back into whatever has the name.
         self._remove(name + b"-journal")
@@ -131,7 +173,7 @@ class Shelf:
             found = []
             total = 0
             for name in os.listdir(self._path):
-                status = os.stat(os.path.join(self._path, name))
+                status = os.stat(self.path_of(name))
                 total += status.st_size
                 if name.endswith(self._suffix) and name not in self._leases:
                     found.append((status.st_mtime_ns, status.st_size, name))
@@ -148,7 +190,7 @@ class Shelf:
 
     def _remove(self, name: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._path, name))
+            os.unlink(self.path_of(name))
 
 
 class Lease:
@@ -162,6 +204,24 @@ class Lease:
     def catalog(self) -> PartialCatalog:
         """The catalog, open until the next call of anything here."""
         return self._shelf.catalog(self._name)
+
+    def another(self) -> "Lease":
+        """One of the same catalog, for another user."""
+        return self._shelf.lease_name(self._name)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the catalog is here; so it stays, unless it is discarded."""
+        return self._shelf.is_whole(self._name)
+
+    @property
+    def path(self) -> bytes:
+        """Its file."""
+        return self._shelf.path_of(self._name)
+
+    def replace(self, path: bytes) -> None:
+        """Have a catalog that was fetched whole in its place; raises as `Shelf.replace`."""
+        self._shelf.replace(self._name, path)
 
     def close_catalog(self) -> None:
         """Close it; it is opened again when needed."""

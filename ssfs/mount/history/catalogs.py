@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.mount.top import Mounted, TaskDirectory
-from ssfs.store.opened import OpenVersion, VersionGone
+from ssfs.store.opened import CatalogAbsent, OpenVersion, VersionGone
 
 if TYPE_CHECKING:
     from ssfs.mount.names import ShownVersion
@@ -42,15 +42,19 @@ class Catalogs:
         """The answer of a version; None if it is just being deleted, or its catalog is damaged.
 
         Raises:
+            CatalogAbsent: It must be fetched first, perhaps once more.
             OSError: It cannot be opened.
         """
         version = self.versions[index]
+        opened: OpenVersion | None = None
         try:
-            opened = self._mounted.versions.use(version, self._mounted.clock.monotonic_s())
+            opened = self._mounted.catalogs.use(version, self._mounted.clock.monotonic_s())
             return question(opened)
         except VersionGone:
             pass
         except CorruptStore as error:
+            if opened is not None and opened.discard():
+                raise CatalogAbsent from error
             if version.path not in self._complained:
                 self._complained.add(version.path)
                 _log.error("Version %s is left out of histories: %s", version.id, error)

@@ -77,6 +77,11 @@ class Places:
         """What inode numbers begin with."""
         return itertools.chain(self._numbers, *self._left.values())
 
+    @property
+    def root_inode(self) -> int:
+        """The inode number of the root: every version has it."""
+        return inode_number(self._numbers[0], ROOT_ID)
+
     def is_file(self, number: int) -> bool:
         """Whether an inode number that begins so is a file's."""
         return number == self._numbers[1] or any(number == n for _, n in self._left.values())

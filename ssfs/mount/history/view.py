@@ -24,10 +24,12 @@ from ssfs.mount.history.places import Place, Places
 from ssfs.mount.history.states import FileStates, State, StatesFinder
 from ssfs.mount.inodes import Inodes, NoEntry, Stale, WrongKind, row
 from ssfs.mount.top import TaskDirectory
+from ssfs.store.opened import CatalogAbsent
 
 NAME = b".history"
 
 _REMEMBERED = 256
+_UNKNOWN_MODE = 0o000
 
 Line = tuple[int, bytes, Attributes]
 """Cookie, name, attributes."""
@@ -123,7 +125,7 @@ class History:
         binding = self.task.binding_of(state.version)
         if binding is None:
             raise NoEntry
-        opened = self._inodes.use(binding)
+        opened = self._inodes.consult(binding)
         entry = row(opened, state.entry_id)
         attributes = self._inodes.entry_attributes(entry, binding, opened)
         return attributes._replace(name_timeout_s=TOP_TIMEOUT_S)
@@ -147,9 +149,25 @@ class Histories:
         """Have a history in each task, which is listed there or not."""
         self._offered, self._listed = True, listed
 
+    @property
+    def are_offered(self) -> bool:
+        """Whether each task has one."""
+        return self._offered
+
     def has(self, number: int) -> bool:
         """Whether the upper part of an inode number is of a history."""
         return number in self._numbers
+
+    def task_of(self, number: int) -> TaskDirectory:
+        """The task whose history has inode numbers that begin so.
+
+        Raises:
+            Stale: None has, any more.
+        """
+        history = self._numbers.get(number)
+        if history is None:
+            raise Stale
+        return history.task
 
     def root(self, task: TaskDirectory) -> Attributes:
         """The attributes of a task's `.history`.
@@ -157,24 +175,34 @@ class Histories:
         Raises:
             NoEntry: There is none.
         """
-        history = self._of_task.get(task.inode)
-        if history is None:
-            if not self._offered:
-                raise NoEntry
-            history = self._of_task[task.inode] = History(self._inodes, task)
-            self._note_numbers(history)
+        history = self._history(task)
         history.refresh()
         place = history.places.root()
         if place is None:
             raise NoEntry
         return history.attributes(place)
 
+    def _history(self, task: TaskDirectory) -> History:
+        history = self._of_task.get(task.inode)
+        if history is None:
+            if not self._offered:
+                raise NoEntry
+            history = self._of_task[task.inode] = History(self._inodes, task)
+            self._note_numbers(history)
+        return history
+
     def listed_in(self, directory: object) -> Attributes | None:
-        """The attributes of a directory's `.history`, if it lists one."""
+        """The attributes of a directory's `.history`, if it lists one; for no time at all where catalogs would have to be fetched."""
         if not self._listed or not isinstance(directory, TaskDirectory) or not directory.shown:
             return None
         try:
             return self.root(directory)
+        except CatalogAbsent:
+            # The kernel believes no more than that there is a directory, and asks before anybody may enter.
+            inode = self._history(directory).places.root_inode
+            mode = stat.S_IFDIR | _UNKNOWN_MODE
+            shown = top_attributes(inode, mode, DIRECTORY_BYTES, 0, self._inodes.own_ids)
+            return shown._replace(name_timeout_s=0, timeout_s=0)
         except NoEntry:
             # No catalog of it can be read: that must not take the rest of the listing away.
             return None

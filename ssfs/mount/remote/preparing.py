@@ -2,7 +2,7 @@
 
 The tree answers at once, from what is here (`ssfs.mount.tree`). So for each request of the kernel `Preparer` first sees to it that
 what the answer is made of is here: the listing of a directory above the versions, not older than `LISTED_S`; a version, held at
-the server; rows of its catalog. Between the last look and the tree's answer nothing awaits, so it still is.
+the server; rows of its catalog; for a question to a `.history` the whole catalogs of all versions. Between the last look and the tree's answer nothing awaits, so it still is.
 """
 
 import contextlib
@@ -21,13 +21,18 @@ from ssfs.engine.browse.shelf import Shelf, catalog_key
 from ssfs.errors import CorruptStore, RemoteProtocolError, StoreFull
 from ssfs.model.entry import ROOT_ID, Kind
 from ssfs.mount.attributes import split_inode_number
+from ssfs.mount.history.view import NAME as HISTORY
+from ssfs.mount.history.view import Histories
 from ssfs.mount.inodes import Inodes
 from ssfs.mount.names import ShownVersion
+from ssfs.mount.remote.catalogs import WholeCatalogs
 from ssfs.mount.remote.content import Pieces
 from ssfs.mount.remote.server import Server
-from ssfs.mount.remote.top import ListedDirectory
+from ssfs.mount.remote.space import ServerSpace
+from ssfs.mount.remote.top import ListedDirectory, ListedTask
 from ssfs.mount.remote.version import RemoteVersion, ref_of
 from ssfs.mount.top import Shortcut
+from ssfs.mount.wire import Space
 from ssfs.protocol.browsing import LinkedNames
 from ssfs.protocol.messages import CatalogBatch
 from ssfs.store.opened import OpenVersion, VersionGone
@@ -42,12 +47,23 @@ _MOST_OF_HEAD = 200
 class Preparer:
     """Fetches what is missing."""
 
-    def __init__(self, server: Server, shelf: Shelf, inodes: Inodes, clock: Clock) -> None:
-        """Prepare for questions to `inodes`."""
+    def __init__(
+        self,
+        server: Server,
+        shelf: Shelf,
+        inodes: Inodes,
+        histories: Histories,
+        catalogs: WholeCatalogs,
+        clock: Clock,
+    ) -> None:
+        """Prepare for questions to `inodes` and `histories`."""
         self._server = server
         self._shelf = shelf
         self._inodes = inodes
         self._clock = clock
+        self._histories = histories
+        self._catalogs = catalogs
+        self._space = ServerSpace(server, clock)
         self._pieces = Pieces(server)
         self._entered: dict[bytes, RemoteVersion] = {}
 
@@ -78,10 +94,13 @@ class Preparer:
         """What a directory has under a name; raises as `row`."""
         if name not in (b".", b".."):
             await self.inside(parent)
+            if name == HISTORY and (task := self._task_with_history(parent)):
+                await self._history(task)
             return
         await self.row(parent)
         number, entry_id = split_inode_number(parent)
-        if name == b".." and number and entry_id != ROOT_ID:
+        is_in_version = number and not self._histories.has(number)
+        if name == b".." and is_in_version and entry_id != ROOT_ID:
             version = self._inodes.use(self._inodes.binding(number))
             entry = version.catalog.entry(entry_id)
             if entry is not None:
@@ -91,7 +110,7 @@ class Preparer:
         """An extended attribute; raises as `row`."""
         await self.row(inode)
         number, entry_id = split_inode_number(inode)
-        if name != b"user.ssfs.damaged" or not number:
+        if name != b"user.ssfs.damaged" or not number or self._histories.has(number):
             return
         version = self._inodes.use(self._inodes.binding(number))
         entry = version.catalog.entry(entry_id)
@@ -106,14 +125,41 @@ class Preparer:
 
     async def _prepare(self, inode: int, *, inside: bool) -> None:
         number, entry_id = split_inode_number(inode)
+        if number and self._histories.has(number):
+            task = self._histories.task_of(number)
+            assert isinstance(task, ListedTask)
+            await self._history(task)
+            return
         if number:
             binding = self._inodes.binding(number)
             await self._rows(binding.version, entry_id, inside=inside)
             return
         node = self._inodes.node(entry_id)
-        directory = node.task if isinstance(node, Shortcut) else node
+        directory = node.task if isinstance(node, Shortcut) else node.looked_at
         if isinstance(directory, ListedDirectory):
             await self._list(directory)
+
+    # -- histories -------------------------------------------------------------------------------
+
+    def _task_with_history(self, inode: int) -> ListedTask | None:
+        number, entry_id = split_inode_number(inode)
+        node = None if number else self._inodes.node(entry_id)
+        return node if self._histories.are_offered and isinstance(node, ListedTask) else None
+
+    async def _history(self, task: ListedTask) -> None:
+        """Have the catalogs of all versions here that the task shows."""
+        for _ in range(_LOOKS):
+            await self._list(task)
+            if self._catalogs.are_here(task.shown):
+                return
+            await self._catalogs.fetch(task, task.shown)
+        raise OSError(errno.EIO, "Versions come faster than they are here", self._server.location)
+
+    # -- the disk --------------------------------------------------------------------------------
+
+    async def space(self) -> Space:
+        """How full the server's disk is, as far as is known."""
+        return await self._space.space()
 
     # -- listings --------------------------------------------------------------------------------
 

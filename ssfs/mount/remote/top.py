@@ -21,6 +21,8 @@ from ssfs.store.store import check_name
 
 _MAX_MODE = 0o7777
 _NS = 10**9
+_MOST_SHIFT_S = 86_400
+"""So many versions do not begin in one second."""
 
 
 class Where(NamedTuple):
@@ -150,11 +152,15 @@ class ListedTask(TaskDirectory, ListedDirectory):
     def _shown_version(self, listed: ListedVersion) -> ShownVersion:
         version_id = parse_version_id(listed.version)
         if version_id is None or not (
-            is_valid_name(os.fsencode(listed.name)) and _is_possible(listed.root)
+            is_valid_name(os.fsencode(listed.name))
+            and _is_possible(listed.root)
+            and 0 <= listed.shift_s < _MOST_SHIFT_S
         ):
             raise RemoteProtocolError(f"The server lists a version {listed.version!r}")
         path = os.path.join(self.where.path, str(version_id).encode())
-        return ShownVersion(version_id, listed.name, path, listed.root)
+        return ShownVersion(
+            version_id, listed.name, path, listed.root, listed.shift_s, listed.catalog_digest
+        )
 
 
 def _is_possible(root: RootMetadata) -> bool:

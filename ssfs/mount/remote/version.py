@@ -1,4 +1,7 @@
-"""A version of a server that is looked into: kept from being deleted there, its rows in a partial catalog here."""
+"""Versions of a server: one that is looked into is kept from being deleted there, its rows in a partial catalog here.
+
+Of one in whose task's history somebody looks the whole catalog is here, and nothing else.
+"""
 
 import os
 
@@ -11,7 +14,7 @@ from ssfs.engine.browse.shelf import Lease
 from ssfs.errors import InternalError
 from ssfs.model.entry import Entry
 from ssfs.mount.remote.content import Pieces, RemoteContent
-from ssfs.store.opened import OpenVersion
+from ssfs.store.opened import CatalogAbsent, OpenVersion
 
 
 def ref_of(path: bytes) -> VersionRef:
@@ -57,10 +60,11 @@ class RemoteVersion(OpenVersion):
     def is_damaged(self, entry: Entry) -> bool:
         return entry.id in self.damaged
 
-    def discard(self) -> None:
-        """Lose the rows that are here: they cannot be read."""
+    @override
+    def discard(self) -> bool:
         self.close_catalog()
         self._lease.discard()
+        return True
 
     @override
     def close_catalog(self) -> None:
@@ -70,4 +74,48 @@ class RemoteVersion(OpenVersion):
     @override
     def close(self) -> None:
         self._link.let_go(self.ref)
+        self._lease.release()
+
+
+class WholeVersion(OpenVersion):
+    """A version of a server of which nothing but the catalog is asked, all of which is here."""
+
+    def __init__(self, path: bytes, lease: Lease) -> None:
+        """Take over the lease."""
+        super().__init__(path)
+        self._lease = lease
+
+    @property
+    @override
+    def catalog(self) -> PartialCatalog:
+        catalog = self._lease.catalog
+        if not catalog.is_whole:
+            raise CatalogAbsent
+        return catalog
+
+    @override
+    def hard_links(self, group: int) -> tuple[int, int] | None:
+        return self.catalog.linked(group)
+
+    @override
+    def open_file(self, entry: Entry) -> int:
+        raise InternalError("A catalog has no data")
+
+    @override
+    def is_damaged(self, entry: Entry) -> bool:
+        return False
+
+    @override
+    def discard(self) -> bool:
+        self.close_catalog()
+        self._lease.discard()
+        return True
+
+    @override
+    def close_catalog(self) -> None:
+        super().close_catalog()
+        self._lease.close_catalog()
+
+    @override
+    def close(self) -> None:
         self._lease.release()

@@ -38,6 +38,64 @@ _REMOVED = _ONLY.format(columns=_columns("x"), one="older", other="main")
 _ADDED = _ONLY.format(columns=_columns("x"), one="main", other="older")
 
 
+_SAME_ROW = " AND ".join(f"o.{name} = n.{name}" for name in Entry._fields)
+_CHANGED_OR_ADDED = f"""
+SELECT {_columns("n")} FROM main.entry n WHERE n.id > ?
+AND NOT EXISTS (SELECT 1 FROM older.entry o WHERE {_SAME_ROW}) ORDER BY n.id LIMIT ?
+"""  # noqa: S608
+_GONE = """
+SELECT o.id FROM older.entry o WHERE o.id > ? AND o.id <= ?
+AND NOT EXISTS (SELECT 1 FROM main.entry n WHERE n.id = o.id) ORDER BY o.id LIMIT ?
+"""
+
+
+class Patch:
+    """What makes one catalog of another, by id and some at a time; here every column of a row counts.
+
+    Neither may change while this is open.
+    """
+
+    def __init__(self, base_path: bytes, path: bytes, shown_path: bytes) -> None:
+        """Open them.
+
+        Args:
+            base_path: The catalog that there is.
+            path: The one to be made.
+            shown_path: What to call it in messages.
+
+        Raises:
+            CorruptStore: One cannot be read.
+        """
+        self._shown_path = shown_path
+        self._database = connect(path, _IMMUTABLE)
+        try:
+            self._database.execute("ATTACH ? AS older", (catalog_uri(base_path, _IMMUTABLE),))
+        except READ_ERRORS as error:
+            self.close()
+            raise self._unreadable(error) from error
+
+    def rows(self, after: int, limit: int) -> list[Entry]:
+        """The next rows, after an id, that the base does not have so."""
+        return [Entry._make(row) for row in self._rows(_CHANGED_OR_ADDED, (after, limit))]
+
+    def gone(self, after: int, through: int, limit: int) -> list[int]:
+        """The next ids, after one and up to another, that only the base has."""
+        return [row[0] for row in self._rows(_GONE, (after, through, limit))]
+
+    def _rows(self, query: str, values: tuple[int, ...]) -> list[tuple[int, ...]]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except READ_ERRORS as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> CorruptStore:
+        return CorruptStore(f"One of two catalogs cannot be read ({error})", path=self._shown_path)
+
+    def close(self) -> None:
+        """Close it."""
+        self._database.close()
+
+
 class Differences:
     """Two catalogs side by side; neither may change while this is open.
 

@@ -185,6 +185,12 @@ class CatalogReader:
         """All rows, by id."""
         return self._rows(f"{SELECT_ENTRY} ORDER BY id", ())
 
+    def entries_after(self, entry_id: int, limit: int) -> list[Entry]:
+        """The next rows by id, at most `limit` of them."""
+        return list(
+            self._rows(f"{SELECT_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", (entry_id, limit))
+        )
+
     def path_names(self, entry_id: int) -> list[bytes] | None:
         """The names from the root down to an entry; [] for the root, None if it is not there."""
         names: list[bytes] = []
