@@ -33,7 +33,7 @@ from ssfs.store.store import Task
     help="Comma-separated: allow_other (let other users in, as far as the modes of files allow), "
     "numeric_ids (show owners by number, not by name), owner=USER (show everything as one user's and "
     "that user's primary group's), map=FILE (show owners as lines `user NAME_OR_NUMBER LOCAL` and "
-    "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are), "
+    "`group NAME_OR_NUMBER LOCAL` say), damaged_ok (let damaged files be read as they are; not a server's), "
     "samba (add what Windows' Previous Versions need: see `ssfs samba-config`), "
     "show_history (list .history), plain (have none), "
     "idle=SECONDS, timeout=SECONDS (how long to wait for a server that says nothing), and such as noexec.",
@@ -56,8 +56,8 @@ def mount(
     before today. `.history/PATH/FILE/`, reached by name, has the states of one file, by date,
     wherever it was. New versions appear by themselves. What is left there of a mount that died is
     cleared. It serves from the background until `ssfs umount`; what is wrong is said before it goes
-    there. A server's, without `.history`, is fetched as it is looked into; while the server is away, reading fails after a
-    time, and goes on when it is back.
+    there. A server's is fetched as it is looked into, for `.history` the lists of files of all versions at the first look; while the server
+    is away, reading fails after a time, and goes on when it is back.
 
     Exit codes: 0 it serves; 2 MOUNTPOINT is absent, not empty or in use, an option is wrong, there is no
     such sync point or task, or this machine has no FUSE; 4 the server is not trusted, or does not let us;

@@ -60,6 +60,7 @@ class _View(NamedTuple):
     epilog=examples(
         "ssfs samba-config /srv/backup home",
         "ssfs samba-config /srv/backup::main/nas1-home ann --path /home/ann --mountpoint /mnt/home",
+        "ssfs samba-config ssfs://nas2/main/nas1-home home",
     ),
 )
 @location_argument
@@ -87,22 +88,18 @@ def samba_config(
 
     SHARE is the name of the share: of the source's directory, or of one in it (--path). The lines
     go into its section; a share that has `vfs objects` already gets shadow_copy2 added to them. The
-    versions must be mounted with `-o allow_other,samba`, on the machine where Samba runs.
+    versions must be mounted with `-o allow_other,samba`, on the machine where Samba runs; LOCATION is
+    as it is mounted there, a server's too.
 
     With -q: no comments. With -v: the command that mounts, too. With --json: one object with the keys task, mountpoint, mounted (bool), fstab
     (a line), lines (a list).
 
-    Exit codes: 0 done; 2 no such task, or it cannot be shared like that; 6 no store there, or it
-    cannot be read.
+    Exit codes: 0 done; 2 no such task, or it cannot be shared like that; 4 the server is not trusted, or
+    does not let us; 5 it cannot be reached; 6 no store there, or it cannot be read.
     """
     if not _SHARE.fullmatch(share) or share != share.strip() or share.lower() in _SPECIAL:
         raise ConfigError(f"{share!r} cannot name a share here", remedy="name an ordinary one")
     place = parse_location(location)
-    if not isinstance(place, LocalPlace):
-        raise ConfigError(
-            "Samba needs the mount option 'samba', and that a store of this machine",
-            remedy=f"do it there, not from here: {spell(place)}",
-        )
     with open_session(place) as session:
         task = _choose(place, session.ask(ListPoints()).points)
     inside = f"{point_of(place)}/{task.task}"
@@ -201,12 +198,14 @@ def _views(place: Place, task: str, mountpoint: bytes | None) -> list[_View]:
     return found or [view(named, _MOUNTPOINT)]
 
 
-def _fstab_line(place: LocalPlace, view: _View) -> str:
+def _fstab_line(place: Place, view: _View) -> str:
     def field(text: str) -> str:
         return re.sub(r"[\s\\]", lambda match: f"\\{ord(match[0]):03o}", text)
 
     options = "allow_other,samba,nofail"
-    if b"," not in place.store:
+    if not isinstance(place, LocalPlace):
+        options += ",_netdev"
+    elif b"," not in place.store:
         options += f",x-systemd.requires-mounts-for={field(os.fsdecode(place.store))}"
     where = field(os.fsdecode(view.mountpoint))
     return f"{field(view.location)}  {where}  fuse.ssfs  {options}  0  0"

@@ -26,7 +26,10 @@ class Mounts:
         source: What was backed up.
         task_name: Into which task.
         mountpoint: Where it is mounted.
+        timeout_s: For how long a mount waits for a server that says nothing, unless the test says otherwise.
     """
+
+    timeout_s = TIMEOUT_S
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -76,7 +79,7 @@ class Mounts:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "ssfs", "mount", location or self.url()),
-                *(self.mountpoint, "--foreground", "-o", f"timeout={TIMEOUT_S},{options}"),
+                *(self.mountpoint, "--foreground", "-o", f"timeout={self.timeout_s},{options}"),
             ],
             stderr=subprocess.PIPE,
             text=True,

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.mounts import errno_of, mounted, run, wait_until
+from tests.mount.mounts import errno_of, may_pass, mounted, run, wait_until
+from tests.mount.smbd import smbd
 from tests.mount.stores import expire
 from tests.system.remote_mounts import TIMEOUT_S, Mounts, fails_within
 
@@ -52,8 +54,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounts]:
 
 @pytest.fixture
 def mounts(made: Mounts, tmp_path: Path) -> Iterator[Mounts]:
-    """What all tests of this file share, with a cache of the test's own."""
-    yield from made.for_test(tmp_path)
+    """What all tests of this file share; only where a server is killed is it not waited for."""
+    for mounts in made.for_test(tmp_path):
+        mounts.timeout_s = 60.0
+        yield mounts
 
 
 def seen(top: Path) -> list[tuple[object, ...]]:
@@ -156,6 +160,7 @@ def test_states_come_and_go_while_somebody_looks(mounts: Mounts):
 
 
 def test_server_killed_while_its_history_is_fetched_gives_errors_in_time(mounts: Mounts):
+    mounts.timeout_s = TIMEOUT_S
     with mounts.mounted(cache=mounts.directory / "cache"):
         history = mounts.mountpoint / ".history"
         os.listdir(mounts.mountpoint)
@@ -184,7 +189,7 @@ def errno_of_listing(path: Path) -> int:
 
 
 def test_server_killed_between_two_looks_at_a_history_is_not_noticed(mounts: Mounts):
-    with mounts.mounted(options="timeout=30", cache=mounts.directory / "cache"):
+    with mounts.mounted(cache=mounts.directory / "cache"):
         history = mounts.mountpoint / ".history"
         os.listdir(mounts.mountpoint)
         mounts.kill_server()
@@ -283,11 +288,36 @@ def test_view_for_samba_has_the_names_of_a_local_mount(mounts: Mounts):
         assert errno_of((mounts.mountpoint / ".samba").stat) == errno.ENOENT
 
 
+@pytest.mark.needs_root
+@pytest.mark.skipif(
+    not (shutil.which("smbd") and shutil.which("smbclient")) and not os.environ.get("CI"),
+    reason="smbd or smbclient is missing",
+)
+def test_samba_shows_previous_versions_out_of_a_servers_store(mounts: Mounts):
+    may_pass(*mounts.directory.parents[:3], mounts.directory)
+    mounts.own("shared")
+    for state in ("one", "two"):
+        (mounts.source / "report").write_text(state)
+        mounts.sync()
+    (mounts.source / "report").write_text("now")
+    config = mounts.client.ssfs("samba-config", mounts.url(), "home").stdout
+    assert f"{mounts.url()}  /mnt/smartsync  fuse.ssfs  allow_other,samba,nofail,_netdev" in config
+    with mounts.mounted(options="allow_other,samba"):
+        config = mounts.client.ssfs("samba-config", mounts.url(), "home").stdout
+        assert f"shadow:snapdir = {mounts.mountpoint}/.samba" in config
+        with smbd(mounts.directory / "smbd", [config]) as samba:
+            out = mounts.directory / "out"
+            newest, oldest = samba.previous_versions("home", "report")
+            assert samba.fetch("home", rf"{oldest}\report", out) == b"one"
+            assert samba.fetch("home", rf"{newest}\report", out) == b"two"
+            assert samba.fetch("home", "report", out) == b"now"
+
+
 # -- how full the disk is ---------------------------------------------------------------------------
 
 
 def test_sizes_of_the_servers_disk_are_shown_and_never_waited_for(mounts: Mounts):
-    with mounts.mounted(options="timeout=60"):
+    with mounts.mounted():
         shown, there = os.statvfs(mounts.mountpoint), os.statvfs(mounts.server.path)
         assert shown.f_blocks * shown.f_frsize == there.f_blocks * there.f_frsize
         assert shown.f_files == there.f_files

@@ -28,7 +28,7 @@ R = TypeVar("R")
 
 _GONE_S = 1.0
 _DAMAGED_S = 60.0
-_FULL_S = 10.0
+_FULL_S = 5.0
 """For so long it is believed that a version cannot be had, and that the disk is full."""
 
 

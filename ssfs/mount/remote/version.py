@@ -73,6 +73,7 @@ class RemoteVersion(OpenVersion):
 
     @override
     def close(self) -> None:
+        self.close_catalog()
         self._link.let_go(self.ref)
         self._lease.release()
 
@@ -118,4 +119,5 @@ class WholeVersion(OpenVersion):
 
     @override
     def close(self) -> None:
+        self.close_catalog()
         self._lease.release()
