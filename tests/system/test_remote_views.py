@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.menagerie import ACCESS
 from tests.mount.mounts import errno_of, may_pass, mounted, run, wait_until
 from tests.mount.smbd import smbd
 from tests.mount.stores import expire
+from tests.mount.test_mounted_rights import ANN, BOB, CAT, USERS, allowed, named
 from tests.system.remote_mounts import TIMEOUT_S, Mounts, fails_within
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_fuse]
@@ -154,6 +156,41 @@ def test_states_come_and_go_while_somebody_looks(mounts: Mounts):
         expire(mounts.task(), mounts.task().versions()[0])
         wait_until(lambda: len(os.listdir(states)) == 1, 5)
         assert [state.read_text() for state in states.iterdir()] == ["22"]
+
+
+@pytest.mark.needs_root
+def test_users_get_to_no_state_that_was_closed_to_them(mounts: Mounts):
+    mounts.own("rights")
+    mounts.source.chmod(0o755)
+    for name, before, after in (("open", 0o755, 0o755), ("closed", 0o700, 0o755)):
+        folder = mounts.source / name
+        folder.mkdir(mode=before)
+        (folder / "file").write_text(name)
+        (folder / "file").chmod(0o644)
+        mounts.sync()
+        folder.chmod(after)
+    listed = mounts.source / "listed"
+    listed.mkdir(mode=0o700)
+    listed.chmod(0o700)
+    os.setxattr(listed, ACCESS, named(5, 5, 5))
+    (listed / "file").write_text("for some")
+    mounts.sync()
+    local = mounts.directory / "local"
+    may_pass(*mounts.directory.parents[:3], mounts.directory)
+    with (
+        mounts.mounted(options="allow_other"),
+        mounted(mounts.task(), local, "allow_other"),
+    ):
+        history = mounts.mountpoint / ".history"
+        paths = [name for name, *_ in seen(history)]
+        assert len(paths) > 9
+        may = {}
+        for user in USERS:
+            may[user] = allowed(user, history, paths)
+            assert may[user] == allowed(user, local / ".history", paths)
+        assert "list" in may[ANN]["open/file"]
+        assert "stat" not in may[ANN]["closed/file"]
+        assert [user for user in USERS if "list" in may[user]["listed/file"]] == [BOB, CAT]
 
 
 # -- one end is killed, or damaged ------------------------------------------------------------------
