@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ssfs.store.catalog.reader import CatalogReader
 from tests.fakes.menagerie import ACCESS
 from tests.mount.mounts import errno_of, may_pass, mounted, run, wait_until
 from tests.mount.smbd import smbd
-from tests.mount.stores import expire
+from tests.mount.stores import collect, expire
 from tests.mount.test_mounted_rights import ANN, BOB, CAT, USERS, allowed, named
 from tests.system.remote_mounts import TIMEOUT_S, Mounts, fails_within
 
@@ -158,6 +159,29 @@ def test_states_come_and_go_while_somebody_looks(mounts: Mounts):
         assert [state.read_text() for state in states.iterdir()] == ["22"]
 
 
+def test_look_at_a_history_keeps_no_version_from_being_deleted(mounts: Mounts):
+    mounts.own("kept")
+    for state in ("1", "22"):
+        (mounts.source / "report").write_text(state)
+        mounts.sync()
+    with mounts.mounted():
+        states = mounts.mountpoint / ".history" / "report"
+        first, second = states.iterdir()
+        assert (first.stat().st_size, second.stat().st_size) == (1, 2)
+        task = mounts.task()
+        expire(task, task.versions()[0])
+        wait_until(lambda: collect(task) == 1)
+        wait_until(lambda: len(os.listdir(states)) == 1)
+        (second,) = states.iterdir()
+        # Who reads a state has its version kept, as everywhere.
+        with open(second, "rb") as file:
+            assert file.read(1) == b"2"
+            (mounts.source / "report").write_text("333")
+            mounts.sync()
+            expire(task, task.versions()[0])
+            assert collect(task) == 0
+
+
 @pytest.mark.needs_root
 def test_users_get_to_no_state_that_was_closed_to_them(mounts: Mounts):
     mounts.own("rights")
@@ -264,6 +288,28 @@ def test_damaged_catalog_in_the_cache_is_fetched_again(mounts: Mounts):
         path.write_bytes(content[:4096] + bytes(len(content) - 4096))
     with mounts.mounted(cache=cache):
         assert seen(mounts.mountpoint / ".history" / "many") == before
+
+
+def test_catalog_made_of_a_wrong_one_is_fetched_whole(mounts: Mounts):
+    mounts.own("wrong")
+    for number in range(50):
+        (mounts.source / f"{number}").mkdir()
+    mounts.sync()
+    cache = mounts.directory / "cache"
+    with mounts.mounted(cache=cache):
+        assert len(os.listdir(mounts.mountpoint / ".history")) == 50
+    (wrong,) = whole_catalogs(cache)
+    with contextlib.closing(sqlite3.connect(wrong)) as database, database:
+        changed = database.execute("UPDATE entry SET mode = mode - 1 WHERE name = x'37'")
+        assert changed.rowcount == 1
+    (mounts.source / "new").write_text("new")
+    mounts.sync()
+    with mounts.mounted(cache=cache):
+        assert len(os.listdir(mounts.mountpoint / ".history")) == 51
+    newest = mounts.task().versions()[-1].record().catalog_digest
+    (made,) = [path for path in whole_catalogs(cache) if path.name.startswith(newest)]
+    with CatalogReader.open(os.fsencode(made)) as catalog:
+        assert catalog.recomputed_digest().hex() == newest
 
 
 @pytest.mark.needs_root
