@@ -293,15 +293,16 @@ def test_damaged_catalog_in_the_cache_is_fetched_again(mounts: Mounts):
 def test_catalog_made_of_a_wrong_one_is_fetched_whole(mounts: Mounts):
     mounts.own("wrong")
     for number in range(50):
-        (mounts.source / f"{number}").mkdir()
+        (mounts.source / f"{number}").write_text("x" * number)
     mounts.sync()
     cache = mounts.directory / "cache"
     with mounts.mounted(cache=cache):
         assert len(os.listdir(mounts.mountpoint / ".history")) == 50
     (wrong,) = whole_catalogs(cache)
     with contextlib.closing(sqlite3.connect(wrong)) as database, database:
-        changed = database.execute("UPDATE entry SET mode = mode - 1 WHERE name = x'37'")
+        changed = database.execute("UPDATE entry SET mode = mode - 1 WHERE id = 1")
         assert changed.rowcount == 1
+    # The root, which has another time then, is not what the digest of the copy was made of.
     (mounts.source / "new").write_text("new")
     mounts.sync()
     with mounts.mounted(cache=cache):

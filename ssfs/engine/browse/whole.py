@@ -1,7 +1,8 @@
 """A catalog that is fetched whole, into a file of its own.
 
 It begins empty, or as a copy of another version's, of which only what differs has to come. What the server sends is believed when the
-logical digest of all rows is the one it was committed with, and each row is found below the root. Only then the file is one that
+logical digest is the one that was committed, and each row is found below the root. The digest is kept up to date with the changes, so the
+rows of a copy that stay are believed as they were when they came. Only then the file is one that
 answers (`ssfs.engine.browse.partial`): a killed process leaves one that nobody takes for a catalog.
 
 The link's thread brings the rows (`take`); whoever fetches begins, finishes and closes it in threads of their own, one call at a
