@@ -1,9 +1,14 @@
 """The `.history` of a task, without a kernel: what is listed, under which names and numbers."""
 
+import contextlib
 import datetime
+import os
+import random
 import shutil
 from pathlib import Path
 
+import blake3
+import msgspec
 import pytest
 
 from ssfs.model.entry import ROOT_ID, Entry, Kind
@@ -11,7 +16,10 @@ from ssfs.mount.attributes import Attributes, DirectoryItem, split_inode_number
 from ssfs.mount.inodes import NoEntry, Stale, WrongKind
 from ssfs.mount.owners import Owners
 from ssfs.mount.tree import MountTree
+from ssfs.store.catalog.reader import CatalogReader, NamedIds
+from ssfs.store.checked import CatalogUnchecked
 from ssfs.store.store import Store, Task
+from ssfs.store.version import encode_record
 from tests.mount.asking import decode_items
 from tests.mount.stores import (
     DAY,
@@ -399,3 +407,89 @@ def test_numbers_are_of_no_version(task):
     version = history.tree.lookup(ROOT_INODE, b"2024-05-01")
     numbers = {split_inode_number(history.lookup(path).inode)[0] for path in ("", "d", "d/a")}
     assert split_inode_number(version.inode)[0] not in numbers
+
+
+def test_first_use_asks_no_catalog_more_often_for_each_that_is_to_be_compared(task, monkeypatch):
+    count = 40
+    versions = add_days(task, *[[file(2, 1, b"a")]] * count)
+    for version in versions:
+        path = Path(os.fsdecode(version.path))
+        digest = blake3.blake3((path / "catalog.db").read_bytes()).hexdigest()
+        record = msgspec.structs.replace(version.record(), catalog_file=digest)
+        (path / "version.toml").write_bytes(encode_record(record))
+    history = History(task)
+    opened = compared = 0
+    real = CatalogReader.open
+
+    def counted(path: bytes) -> CatalogReader:
+        nonlocal opened
+        opened += 1
+        return real(path)
+
+    monkeypatch.setattr(CatalogReader, "open", counted)
+    while True:
+        try:
+            history.lookup("")
+        except CatalogUnchecked as unchecked:
+            compared += 1
+            with contextlib.closing(unchecked.check) as check:
+                check.run()
+        else:
+            break
+    assert compared == count
+    # Once to find that it can be used, once for the answer.
+    assert opened <= 2 * count
+
+
+def named_in(history: History, path: str) -> list[tuple[str, int]]:
+    items = history.items(history.lookup(path).inode)
+    return [(item.name.decode(), item.attributes.inode) for item in items]
+
+
+def test_names_of_all_versions_are_those_that_are_looked_up_one_by_one(task):
+    rng = random.Random(7)
+    names = [b"%03d" % number for number in range(300)]
+    versions = []
+    for _ in range(5):
+        rows = []
+        for number, name in enumerate(names):
+            match rng.randrange(6):
+                case 0:
+                    continue
+                case 1:
+                    rows.append(file(3000 + number, 1, b"other " + name))
+                case 2:
+                    rows.append(directory(6000 + number, 1, name, mode=rng.choice([0o755, 0o700])))
+                case _:
+                    rows.append(file(3000 + number, 1, name))
+        # Most nights change nothing here.
+        versions += [rows] * rng.randrange(1, 4)
+    add_days(task, *versions)
+    listed, asked = History(task), History(task)
+    found = named_in(listed, "")
+    everything = sorted({row.name.decode() for rows in versions for row in rows})
+    assert [name for name, _ in found] == everything
+    numbers = [asked.lookup(name).inode for name in everything]
+    assert len(set(numbers)) == len(numbers) == len({inode for _, inode in found})
+    # Upper halves are given out as they are needed; entry ids are the same.
+    assert [inode & 0xFF_FFFF for _, inode in found] == [inode & 0xFF_FFFF for inode in numbers]
+    for name, inode in found:
+        assert listed.lookup(name).inode == inode
+
+
+def test_names_are_taken_apart_only_where_versions_differ(task, monkeypatch):
+    rows = [file(2 + number, 1, b"%04d" % number) for number in range(600)]
+    add_days(task, *[rows] * 10, rows[1:])
+    asked = 0
+    real = NamedIds.by_name
+
+    def counted(named: NamedIds) -> dict[bytes, int]:
+        nonlocal asked
+        asked += 1
+        return real(named)
+
+    monkeypatch.setattr(NamedIds, "by_name", counted)
+    history = History(task)
+    assert len(history.names("")) == 600
+    # Two versions for the first 256 names, one for each of the others.
+    assert asked <= 4

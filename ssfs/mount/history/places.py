@@ -12,13 +12,15 @@ directory may be in two places.
 import array
 import collections
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ssfs.engine.questions.paths import Paths
 from ssfs.model.entry import ROOT_ID, Entry, Kind, mtime_ns_of
 from ssfs.mount.attributes import inode_number
 from ssfs.mount.history.catalogs import Catalogs
+from ssfs.mount.history.names import DirectoryNames, NewestEntry
 from ssfs.mount.history.rights import Rights, common_rights, rights_of
 from ssfs.mount.inodes import Stale
 from ssfs.mount.owners import Owners
@@ -26,6 +28,7 @@ from ssfs.mount.top import Mounted
 from ssfs.store.opened import OpenVersion
 
 _REMEMBERED = 4096
+_NUMBERED = 256
 _BATCH = 256
 _FILE_MODE = 0o555
 
@@ -71,6 +74,8 @@ class Places:
         self._numbers = self._new_numbers()
         self._left: dict[bytes, tuple[int, int]] = {}
         self._places: collections.OrderedDict[bytes, Place] = collections.OrderedDict()
+        # Questions about what is in a directory come in bunches.
+        self._numbered: dict[tuple[int, int], Place] = {}
 
     @property
     def numbers(self) -> Iterator[int]:
@@ -89,6 +94,7 @@ class Places:
     def forget(self) -> None:
         """Ask anew from now on: other versions are there, or other accounts on this machine."""
         self._places.clear()
+        self._numbered.clear()
         present = {version.path for version in self._catalogs.versions}
         self._left = {path: pair for path, pair in self._left.items() if path in present}
 
@@ -170,15 +176,18 @@ class Places:
 
     def _inode(self, index: int, entry: Entry) -> int:
         """The number of a path whose newest version has this entry there."""
-        kind = int(entry.kind != Kind.DIRECTORY)
-        versions = self._catalogs.versions
-        for newer in range(index + 1, len(versions)):
-            if self._catalogs.ask(newer, lambda v: v.catalog.entry(entry.id)) is not None:
-                path = versions[index].path
-                if path not in self._left:
-                    self._left[path] = self._new_numbers()
-                return inode_number(self._left[path][kind], entry.id)
-        return inode_number(self._numbers[kind], entry.id)
+        newer = range(index + 1, len(self._catalogs.versions))
+        is_left = any(self._catalogs.ask(n, lambda v: v.catalog.has(entry.id)) for n in newer)
+        return self._number(index, entry.id, is_left=is_left, is_file=entry.kind != Kind.DIRECTORY)
+
+    def _number(self, index: int, entry_id: int, *, is_left: bool, is_file: bool) -> int:
+        """The number of a path whose newest version has this entry there; a newer one may have it elsewhere."""
+        if not is_left:
+            return inode_number(self._numbers[is_file], entry_id)
+        path = self._catalogs.versions[index].path
+        if path not in self._left:
+            self._left[path] = self._new_numbers()
+        return inode_number(self._left[path][is_file], entry_id)
 
     def _new_numbers(self) -> tuple[int, int]:
         return next(self._mounted.binding_numbers), next(self._mounted.binding_numbers)
@@ -191,12 +200,18 @@ class Places:
         Raises:
             Stale: There is none any more.
         """
+        known = self._numbered.get((number, entry_id))
+        if known is not None:
+            return known
         versions = self._catalogs.versions
         anchor = next((path for path, pair in self._left.items() if number in pair), None)
         for index in range(len(versions) - 1, -1, -1):
             if anchor is None or versions[index].path == anchor:
                 path = self._catalogs.ask(index, lambda v: _path_of(v, entry_id))
                 if path is not None and (place := self.at(path)) is not None:
+                    if len(self._numbered) >= _NUMBERED:
+                        self._numbered.clear()
+                    self._numbered[number, entry_id] = place
                     return place
         raise Stale
 
@@ -204,41 +219,43 @@ class Places:
 
     def children(self, parent: Place, after: bytes) -> list[Place]:
         """The next places in a directory after a name, by name; [] if no more come."""
+        assert parent.ids is not None
+        names = DirectoryNames(self._catalogs, parent.ids)
+        names.read(after, _BATCH)
+        newest = names.newest()
+        last = self._last_versions(newest.values())
+        rights = Rights(_FILE_MODE, *self._own)
         places = []
-        for name, ids in sorted(self._names(parent, after).items()):
+        for name, (index, entry_id, kind, mtime_ns) in newest.items():
             path = parent.path + b"/" + name if parent.path else name
-            place = self._place(path, ids.__getitem__)
+            place: Place | None
+            if kind == Kind.DIRECTORY:
+                place = self._place(path, functools.partial(names.id_in, name))
+            else:
+                is_left = last.get(entry_id, index) > index
+                inode = self._number(index, entry_id, is_left=is_left, is_file=True)
+                place = Place(path, inode, mtime_ns, rights, None)
             if place is not None:
                 places.append(place)
         return places
 
-    def _names(self, parent: Place, after: bytes) -> dict[bytes, list[int]]:
-        """The next names in a directory, with the ids that the versions have there."""
-        assert parent.ids is not None
-        count = len(parent.ids)
-        names: dict[bytes, list[int]] = {}
-        last = b""
-        for index in range(count - 1, -1, -1):
-            parent_id = parent.ids[index]
-            if not parent_id:
-                continue
-            for entry_id, name in self._child_names(index, parent_id, after, last):
-                if name not in names:
-                    names[name] = [0] * count
-                names[name][index] = entry_id
-            if len(names) >= _BATCH:
-                kept = sorted(names)[:_BATCH]
-                last = kept[-1]
-                names = {name: names[name] for name in kept}
-        return names
+    def _last_versions(self, entries: Iterable[NewestEntry]) -> dict[int, int]:
+        """The newest version that has an entry, by id, of those whose names newer versions do not have."""
+        waiting: dict[int, list[int]] = {}
+        for index, entry_id, _, _ in entries:
+            waiting.setdefault(index, []).append(entry_id)
+        last: dict[int, int] = {}
+        ids: list[int] = []
+        for newer in range(1, len(self._catalogs.versions)):
+            ids += waiting.get(newer - 1, ())
+            if ids:
+                question = functools.partial(_those_of, tuple(ids))
+                last.update(dict.fromkeys(self._catalogs.ask(newer, question) or (), newer))
+        return last
 
-    def _child_names(
-        self, index: int, parent_id: int, after: bytes, last: bytes
-    ) -> list[tuple[int, bytes]]:
-        def question(opened: OpenVersion) -> list[tuple[int, bytes]]:
-            return opened.catalog.child_names(parent_id, after, last, _BATCH)
 
-        return self._catalogs.ask(index, question) or []
+def _those_of(ids: Sequence[int], opened: OpenVersion) -> set[int]:
+    return opened.catalog.those_of(ids)
 
 
 def _path_of(opened: OpenVersion, entry_id: int) -> bytes | None:

@@ -71,6 +71,7 @@ class History:
         """Look which versions there are."""
         if self._catalogs.refresh():
             self.forget()
+        self._catalogs.make_usable()
 
     def forget(self) -> None:
         """Ask anew from now on."""

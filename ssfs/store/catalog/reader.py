@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Container, Iterable, Iterator
 from types import TracebackType
-from typing import Self, TypeGuard, TypeVar
+from typing import NamedTuple, Self, TypeGuard, TypeVar
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
@@ -52,8 +52,13 @@ _HAS_LITERAL = {
     "any case": "CAST(name AS TEXT) LIKE ?1 ESCAPE char(92)",
     "": "?1 IS NOT NULL",
 }
-_CHILD_NAMES = "SELECT id, name FROM entry WHERE parent = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
-_CHILD_NAMES_TO = _CHILD_NAMES.replace("ORDER", "AND name <= ?4 ORDER")
+# A name has no slash. Values are made of all rows together, and none of each but by SQLite.
+_NAMED = """
+SELECT coalesce(CAST(group_concat(id, '/') AS BLOB), x''), coalesce(CAST(group_concat(name, '/') AS BLOB), x'')
+FROM (SELECT id, name FROM entry WHERE parent = ?1 AND name > ?2 AND name <= ?3 ORDER BY name LIMIT ?4)
+"""
+_NS = 10**9
+_BEHIND_NAMES = b"\xff" * 256
 _LIKE_SPECIAL = re.compile(r"[\\%_]")
 _ESCAPED = r"\\\g<0>"
 # UNION, so that a damaged catalog's directory inside itself comes to an end.
@@ -88,6 +93,47 @@ MAX_DEPTH = 1 << 20
 ListedRow = tuple[int, bytes, int, int, int, int, int, int, int, int, int, bytes, int]
 """What `listing` has of an entry: id, name, kind, mode, uid, gid, mtime_s, mtime_ns, size, link_group, rdev, holes, and
 the length of a symlink's target."""
+
+
+class NameRange(NamedTuple):
+    """Some names of a directory, in byte order.
+
+    Attributes:
+        after: They come after this.
+        last: And not after this; b"" for no bound.
+        limit: No more than so many.
+    """
+
+    after: bytes
+    last: bytes
+    limit: int
+
+    def values(self, parent: int) -> tuple[int, bytes, bytes, int]:
+        """What a query for them needs."""
+        return parent, self.after, self.last or _BEHIND_NAMES, self.limit
+
+
+class NamedIds(NamedTuple):
+    """Entries of a directory: where both are equal, the same entries have the same names.
+
+    Attributes:
+        ids: By name, with slashes in between.
+        names: In byte order, likewise.
+    """
+
+    ids: bytes
+    names: bytes
+
+    def by_name(self) -> dict[bytes, int]:
+        """The ids.
+
+        Raises:
+            ValueError: That is what no catalog holds.
+        """
+        if not self.names:
+            return {}
+        return dict(zip(self.names.split(b"/"), map(int, self.ids.split(b"/")), strict=True))
+
 
 T = TypeVar("T", int, bytes)
 
@@ -302,25 +348,34 @@ class CatalogReader:
         query = "SELECT id FROM entry WHERE parent = ? AND name = ?"
         return self._value(int, query, (parent, name)) or 0
 
-    def child_names(
-        self, parent: int, after: bytes, last: bytes, limit: int
-    ) -> list[tuple[int, bytes]]:
-        """Id and name of the first entries of a directory after a name, in byte order. No row is read.
+    def named(self, parent: int, names: NameRange) -> NamedIds:
+        """The entries of a directory whose names lie in a range. No row is read."""
+        for ids, found in self._tuples(_NAMED, names.values(parent)):
+            if isinstance(ids, bytes) and isinstance(found, bytes):
+                return NamedIds(ids, found)
+        raise CorruptStore("Catalog holds a name that is none", path=self.path)
 
-        Args:
-            parent: The directory's id.
-            after: Their names come after this.
-            last: And not after this; b"" for no bound.
-            limit: No more than so many.
+    def looks_of(self, ids: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+        """Id, kind and modification time in ns of the entries with these ids.
+
+        Raises:
+            CorruptStore: One is not sound.
         """
-        query = _CHILD_NAMES_TO if last else _CHILD_NAMES
-        bound = (last,) if last else ()
-        found = []
-        for entry_id, name in self._tuples(query, (parent, after, limit, *bound)):
-            if not (isinstance(entry_id, int) and isinstance(name, bytes)):
-                raise CorruptStore("Catalog holds a name that is none", path=self.path)
-            found.append((entry_id, name))
-        return found
+        query = "SELECT id, kind, mtime_s, mtime_ns FROM entry"
+        for entry_id, kind, mtime_s, mtime_ns in self._tuples_of(query, "WHERE", ids):
+            if not (
+                _is_count(entry_id)
+                and _is_count(kind)
+                and isinstance(mtime_s, int)
+                and isinstance(mtime_ns, int)
+            ):
+                raise CorruptStore("Catalog holds a row that is none", path=self.path)
+            yield entry_id, kind, mtime_s * _NS + mtime_ns
+
+    def those_of(self, ids: Iterable[int]) -> set[int]:
+        """Which of these ids it has."""
+        query = "SELECT id FROM entry"
+        return {found for (found,) in self._tuples_of(query, "WHERE", ids) if _is_count(found)}
 
     def contents(self) -> Iterator[list[tuple[int, int, int]]]:
         """Id, number of the inode (0 if unknown) and size of all files that are not empty, some at a time.
