@@ -117,7 +117,7 @@ def _one_line(text: str) -> str:
 async def _pump(wire: Wire, engine: socket.socket, options: LinkOptions) -> str:
     """Move bytes until one side ends; what went wrong, if anything."""
     try:
-        await pump(wire, trio.socket.from_stdlib_socket(engine), options)
+        await pump(wire, engine, options)
     except SsfsError as error:
         return str(error)
     return ""

@@ -18,6 +18,8 @@ from ssfs.protocol.states import Role, State
 
 _RECEIVE_BYTES = 1 << 20
 _EARLY_BYTES = 64 << 10
+_ROOM_BYTES = 32 << 10
+"""A frame of which so much is missing is received where it stays; less is received along with what comes behind it."""
 
 
 class Channel:
@@ -102,22 +104,31 @@ class Channel:
 
     def _take_in(self) -> None:
         """Read once what is there and keep the messages."""
-        for message in self._connection.receive(self._read()):
-            self._inbox.append(_keepable(message))
+        # A server makes no room for what a client only announces.
+        room = self._connection.room(_ROOM_BYTES) if self._reads_while_sending else None
+        if room is None:
+            messages = self._connection.receive(self._read())
+        else:
+            messages = self._connection.filled(self._read_into(room))
+        for message in messages:
+            self._inbox.append(_keepable(message, self._buffer))
             self._is_refused = self._is_refused or isinstance(message, Refused)
 
     def _read(self) -> memoryview:
+        return memoryview(self._buffer)[: self._read_into(self._buffer)]
+
+    def _read_into(self, buffer: bytearray | memoryview) -> int:
         try:
-            count = self._stream.recv_into(self._buffer)
+            count = self._stream.recv_into(buffer)
         except BlockingIOError:
-            return memoryview(b"")
+            return 0
         except OSError as error:
             raise ConnectionLost(f"The other end went away ({error.strerror})") from error
         if count == 0:
             raise ConnectionLost("The other end closed the connection")
         if not self._is_wire:
             self._traffic.received_bytes += count
-        return memoryview(self._buffer)[:count]
+        return count
 
     def receive(self) -> Message:
         """The next message; waits for it.
@@ -135,18 +146,19 @@ class Channel:
     def receive_nowait(self) -> Message | None:
         """The next message if there is one."""
         if not self._inbox:
-            self._poll.modify(self._stream, select.POLLIN)
-            if self._poll.poll(0):
-                self._take_in()
+            self._take_in()
         return self._inbox.popleft() if self._inbox else None
 
-    def wait(self, wake_fd: int, timeout_s: float) -> None:
-        """Wait until the peer may have said something, or a descriptor can be read; not for ever."""
-        if not self._inbox:
-            poll = select.poll()
-            for waited_for in (self._stream, wake_fd):
-                poll.register(waited_for, select.POLLIN)
-            poll.poll(timeout_s * 1000)
+    def wait(self, wake_fd: int, timeout_s: float) -> bool:
+        """Wait until the peer may have said something, or a descriptor can be read, not for ever; whether the latter is so."""
+        if self._inbox:
+            return False
+        self._poll.register(wake_fd, select.POLLIN)
+        try:
+            self._poll.modify(self._stream, select.POLLIN)
+            return any(ready == wake_fd for ready, _ in self._poll.poll(timeout_s * 1000))
+        finally:
+            self._poll.unregister(wake_fd)
 
     def messages(self) -> Iterator[Message]:
         """Every message to come, uncopied: a bulk message is good until the next one.
@@ -194,16 +206,20 @@ class Channel:
         self.close()
 
 
-def _keepable(message: Message) -> Message:
+def _keepable(message: Message, buffer: bytearray) -> Message:
     """The message with bytes of its own instead of a view into the read buffer."""
     match message:
-        case FileRaw(content):
+        case FileRaw(content) if _is_of(content, buffer):
             return FileRaw(bytes(content))
-        case FileDelta(last, content):
+        case FileDelta(last, content) if _is_of(content, buffer):
             return FileDelta(last, bytes(content))
-        case SignaturePart(id_, last, content):
+        case SignaturePart(id_, last, content) if _is_of(content, buffer):
             return SignaturePart(id_, last, bytes(content))
-        case BasisPart(id_, last, content):
+        case BasisPart(id_, last, content) if _is_of(content, buffer):
             return BasisPart(id_, last, bytes(content))
         case _:
             return message
+
+
+def _is_of(content: bytes | memoryview, buffer: bytearray) -> bool:
+    return isinstance(content, memoryview) and content.obj is buffer

@@ -166,8 +166,7 @@ class _Carrier:
                 self._scope.cancel()
             async with _wire_to(self._target) as wire:
                 self._connected.set_result(wire.traffic)
-                engine = trio.socket.from_stdlib_socket(self._engine)
-                await pump(wire, engine, self._options)
+                await pump(wire, self._engine, self._options)
         await trio.lowlevel.checkpoint()
 
 

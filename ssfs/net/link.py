@@ -47,8 +47,11 @@ _THREAD_FROM_BYTES = 16 << 10
 _PIECES_PER_BLOCK = 5
 
 
-async def pump(wire: Wire, engine: trio.socket.SocketType, options: LinkOptions) -> None:
+async def pump(wire: Wire, engine: socket.socket, options: LinkOptions) -> None:
     """Carry bytes until one end has ended and all it said is delivered. Closes both, whatever happens.
+
+    The engine's socket is read and written without waiting, and waited for only when that is not possible: a turn of the
+    event loop costs more than a block does.
 
     Cancelled, it closes at once: the engine meets the end of its stream, the other end a cut.
 
@@ -66,8 +69,9 @@ async def pump(wire: Wire, engine: trio.socket.SocketType, options: LinkOptions)
 
 
 class _Pump:
-    def __init__(self, wire: Wire, engine: trio.socket.SocketType, options: LinkOptions) -> None:
+    def __init__(self, wire: Wire, engine: socket.socket, options: LinkOptions) -> None:
         self._wire = wire
+        engine.settimeout(0)
         self._engine = engine
         self._options = options
         self._reader = BlockReader()
@@ -126,16 +130,27 @@ class _Pump:
         most = self._judge.most_bytes() or _TAKEN_BYTES
         if self._pacer.rate_bytes_s:
             most = min(most, max(_MIN_TAKEN_BYTES, _PIECES_PER_BLOCK * self._pacer.piece_bytes))
-        self._waiting = trio.CancelScope(deadline=trio.current_time() + self._options.keep_alive_s)
-        count = None
         await trio.lowlevel.checkpoint_if_cancelled()
-        with self._waiting:
-            try:
-                count = await self._engine.recv_into(self._buffer[HEADER.size :], most)
-            except ConnectionError:
-                # The engine closed without reading all that it was told.
-                count = 0
+        try:
+            count = self._take_nowait(most)
+            if count is None:
+                keep_alive_s = trio.current_time() + self._options.keep_alive_s
+                with trio.CancelScope(deadline=keep_alive_s) as self._waiting:
+                    while count is None:
+                        await trio.lowlevel.wait_readable(self._engine)
+                        count = self._take_nowait(most)
+        except ConnectionError:
+            # The engine closed without reading all that it was told.
+            count = 0
         return count
+
+    def _take_nowait(self, most: int) -> int | None:
+        """Read at most so much from the engine into the buffer; None if it says nothing just now."""
+        view = self._buffer[HEADER.size : HEADER.size + most]
+        try:
+            return self._engine.recv_into(view)
+        except BlockingIOError:
+            return None
 
     async def _put_block(self, count: int) -> None:
         content = self._buffer[HEADER.size : HEADER.size + count]
@@ -204,7 +219,7 @@ class _Pump:
 
     async def _take_in(self) -> AnyBytes:
         received: AnyBytes | None = None
-        with trio.move_on_after(self._options.idle_s):
+        with trio.CancelScope(deadline=trio.current_time() + self._options.idle_s):
             received = await self._wire.receive_some()
         if received is None:
             raise ConnectionLost(
@@ -233,7 +248,9 @@ class _Pump:
         left = memoryview(content)
         while left and not self._is_engine_deaf:
             try:
-                left = left[await self._engine.send(left) :]
+                left = left[self._engine.send(left) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._engine)
             except OSError:
                 self._is_engine_deaf = True
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -30,6 +30,9 @@ class Connection:
         self.role = role
         self.state = State.START
         self._unread = bytearray()
+        # A cut frame for which room was made, and how much of it has come.
+        self._frame: bytearray | None = None
+        self._filled = 0
 
     def send(self, message: Message) -> list[bytes | memoryview]:
         """The bytes that say `message`, as buffers to write one after the other.
@@ -57,6 +60,11 @@ class Connection:
         Raises:
             RemoteProtocolError: The peer broke the rules; the session is over.
         """
+        if self._frame is not None:
+            count = min(len(self._frame) - self._filled, len(received))
+            self._frame[self._filled : self._filled + count] = received[:count]
+            yield from self.filled(count)
+            received = received[count:]
         if not self._unread:
             used = yield from self._parse(received)
             self._unread += received[used:]
@@ -71,6 +79,40 @@ class Connection:
         rest = received[taken:]
         used = yield from self._parse(rest)
         self._unread += rest[used:]
+
+    def room(self, least_bytes: int) -> memoryview | None:
+        """Where the rest of a cut frame belongs, to be filled from its beginning, so that nothing need be copied.
+
+        What is put there is made known by `filled`. Messages in it hold views that stay good.
+
+        Args:
+            least_bytes: Make no room for less.
+
+        Returns:
+            None if no frame is cut, or it is not known yet that so much of it is missing.
+
+        Raises:
+            RemoteProtocolError: The frame is too long; the session is over.
+        """
+        if self._frame is None:
+            begun = len(self._unread)
+            if begun < _HEADER.size:
+                return None
+            missing = (
+                self._check_length(_HEADER.unpack_from(self._unread)[0]) + _HEADER.size - begun
+            )
+            if missing < least_bytes:
+                return None
+            self._unread += bytes(missing)
+            self._frame, self._unread, self._filled = self._unread, bytearray(), begun
+        return memoryview(self._frame)[self._filled :]
+
+    def filled(self, count: int) -> Iterator[Message]:
+        """The message that is complete with the next `count` bytes in `room`, if it is; used and raises as `receive`."""
+        self._filled += count
+        if self._frame is not None and self._filled == len(self._frame):
+            frame, self._frame = self._frame, None
+            yield from self._parse(memoryview(frame))
 
     def _complete_cut_frame(self, received: memoryview) -> int | None:
         """Move what completes the cut frame over; how much that was, None if it is still cut."""

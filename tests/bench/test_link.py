@@ -121,7 +121,7 @@ def over_tls(content: bytes, authority: Authority, compression: Compression) -> 
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, engine)
-            await pump(wire, trio.socket.from_stdlib_socket(theirs), options)
+            await pump(wire, theirs, options)
 
     child = forked(lambda: trio.run(serve))
     target = TlsTarget("127.0.0.1", listener.getsockname()[1], authority.ca, *authority.client())

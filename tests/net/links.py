@@ -27,7 +27,7 @@ class Side:
     def __init__(self, wire: Wire, options: LinkOptions = DEFAULT) -> None:
         ours, theirs = engine_socketpair()
         self.engine = trio.socket.from_stdlib_socket(ours)
-        self.pump_socket = trio.socket.from_stdlib_socket(theirs)
+        self.pump_socket = theirs
         self.wire = wire
         self.failure: SsfsError | None = None
         self.ended = trio.Event()

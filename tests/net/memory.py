@@ -56,11 +56,12 @@ async def pair(contexts, options: LinkOptions, content: bytes, wires: list[TlsSt
 
 async def talk(wire, options: LinkOptions, content: bytes) -> None:
     """An engine that never listens."""
-    ours, theirs = map(trio.socket.from_stdlib_socket, engine_socketpair())
+    ours, theirs = engine_socketpair()
+    engine = trio.socket.from_stdlib_socket(ours)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pump, wire, theirs, options)
         while True:
-            await ours.send(content)
+            await engine.send(content)
 
 
 async def measure(options: LinkOptions) -> float:

@@ -40,7 +40,7 @@ async def run_session(wire: Wire, serve: Serve, options: LinkOptions, failures: 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, engine)
-            await pump(wire, trio.socket.from_stdlib_socket(theirs), options)
+            await pump(wire, theirs, options)
     except* SsfsError as group:
         failures.extend(group.exceptions)
 

@@ -1,5 +1,6 @@
 """A session over a real socket pair: no waiting for each other, no last word lost."""
 
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -132,6 +133,43 @@ def test_bulk_messages_a_client_keeps_are_its_own():
     kept = [session.client.receive() for _ in range(10)]
     assert [part.content for part in kept] == [bytes([number]) * 1000 for number in range(10)]
     session.end()
+
+
+@pytest.mark.parametrize("ask", ["receive", "receive_nowait"])
+def test_large_messages_a_client_keeps_are_its_own(ask):
+    contents = [bytes([number]) * (MIB - 7 * number) for number in range(12)]
+
+    def serve(channel, messages):
+        next(messages)
+        for content in contents:
+            channel.send(SignaturePart(7, False, content))
+
+    session = Session(State.TRANSFER, serve)
+    session.client.send(Checkpoint(1))
+    kept: list[SignaturePart] = []
+    while len(kept) < len(contents):
+        part = getattr(session.client, ask)()
+        if part is not None:
+            kept.append(part)
+    assert [part.content for part in kept] == contents
+    session.end()
+
+
+def test_wait_tells_whether_it_was_woken():
+    ours, theirs = socket.socketpair()
+    wake = os.eventfd(0, os.EFD_CLOEXEC)
+    try:
+        with Channel(ours, Role.CLIENT) as channel, theirs:
+            assert not channel.wait(wake, 0.01)
+            os.eventfd_write(wake, 1)
+            assert channel.wait(wake, 10)
+            os.eventfd_read(wake)
+            theirs.sendall(b"x")
+            assert not channel.wait(wake, 10)
+            assert channel.receive_nowait() is None
+            assert not channel.wait(wake, 0.01)
+    finally:
+        os.close(wake)
 
 
 def test_peer_that_breaks_the_rules_is_found_out():

@@ -263,6 +263,37 @@ def test_views_are_good_until_the_next_call_even_of_a_cut_frame():
     assert bytes(last.content) == b"3" * 50
 
 
+@given(st.integers(), st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 60))
+def test_frames_filled_where_they_stay_give_the_same_content(seed, contents, least_bytes):
+    rng = random.Random(seed)
+    client, server = (end_in(State.IN_FILE, role) for role in (Role.CLIENT, Role.SERVER))
+    sent = b"".join(b"".join(client.send(FileRaw(content))) for content in contents)
+    heard = []
+    while sent:
+        room = server.room(least_bytes) if rng.random() < 0.7 else None
+        if room is None:
+            count = min(rng.randrange(120), len(sent))
+            heard += [kept(message) for message in server.receive(memoryview(sent[:count]))]
+        else:
+            count = min(rng.randrange(len(room) + 1), len(sent))
+            room[:count] = sent[:count]
+            heard += list(server.filled(count))
+        sent = sent[count:]
+    # Not kept: what came into a room stays.
+    assert [bytes(message.content) for message in heard] == contents
+
+
+def test_no_room_is_made_for_a_little():
+    client, server = (end_in(State.IN_FILE, role) for role in (Role.CLIENT, Role.SERVER))
+    sent = b"".join(client.send(FileRaw(bytes(1000))))
+    assert server.room(1) is None
+    assert list(server.receive(memoryview(sent[:4]))) == []
+    assert server.room(1) is None
+    assert list(server.receive(memoryview(sent[4:10]))) == []
+    assert server.room(996) is None
+    assert len(server.room(995)) == 995
+
+
 def test_empty_reads_change_nothing():
     server = Connection(Role.SERVER)
     sent = b"".join(Connection(Role.CLIENT).send(SAMPLES[Hello]))
