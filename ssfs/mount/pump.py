@@ -20,8 +20,8 @@ import trio
 
 from ssfs.mount.wire import MESSAGE_BYTES, Request, decode_request, encode_header, encode_vanished
 
-Answer = bytes | memoryview | int | None
-"""A payload, or an errno, or nothing: the kernel does not wait for an answer."""
+Answer = bytes | memoryview | list[memoryview] | int | None
+"""A payload, in one or in some parts, or an errno, or nothing: the kernel does not wait for an answer."""
 
 _LINGER_MS: Final = 1
 """For so long the next request is waited for, if nothing else is under way."""
@@ -148,6 +148,9 @@ class Pump:
         try:
             if isinstance(answer, int):
                 os.write(self._fd, encode_header(request.unique, 0, answer))
+            elif isinstance(answer, list):
+                header = encode_header(request.unique, sum(map(len, answer)))
+                os.writev(self._fd, (header, *answer))
             elif len(answer) < _COPIED_BYTES:
                 os.write(self._fd, encode_header(request.unique, len(answer)) + answer)
             else:

@@ -64,8 +64,8 @@ class RangeReader(abc.ABC):
         return False
 
     @abc.abstractmethod
-    async def read(self, offset: int, size: int) -> bytes:
-        """Exactly these bytes, all of which the file has.
+    async def read(self, offset: int, size: int) -> list[memoryview]:
+        """Exactly these bytes, all of which the file has, in parts one after the other.
 
         Raises:
             CorruptStore: They are not what was stored.

@@ -1,6 +1,6 @@
 """The content of a server's files: fetched in pieces, ahead of who reads one after the other.
 
-A file is cut into pieces of one size. Who reads in order gets more and more pieces fetched ahead of
+A file is cut into pieces, the first of them small, for who looks at its beginning only. Who reads in order gets more and more pieces fetched ahead of
 them, several under way at a time; who reads here and there gets what they asked for and no more. The kernel keeps what it was given, so
 pieces go as soon as the reader is past them. All files together hold at most `HELD_BYTES` of what nobody waits for.
 
@@ -24,23 +24,31 @@ from ssfs.mount.remote.server import Server
 from ssfs.protocol.browsing import MAX_RANGE_BYTES
 from ssfs.store.opened import RangeReader
 
-PIECE_BYTES = 512 << 10
-MOST_AHEAD = 24
+PIECE_BYTES = 1 << 20
+"""As much as the kernel asks for at most, and a server sends in one frame."""
+HEAD_PIECE_BYTES = 256 << 10
+"""Those before the first `PIECE_BYTES` of a file."""
+MOST_AHEAD = 12
 """Pieces: what a line of 1 Gbit/s holds at 100 ms."""
 HELD_BYTES = 64 << 20
+
+_HEAD_PIECES = PIECE_BYTES // HEAD_PIECE_BYTES
+_LEAST_HELD_BYTES = 32 << 10
+"""What a piece counts for at least: there is more to it than its bytes."""
 
 
 class _Piece:
     """A piece that is here or on its way.
 
     Attributes:
+        size: Its bytes.
         readers: How many reads need it: until they have it, it is not dropped.
     """
 
     def __init__(self, server: Server, question: BytesQuestion, size: int) -> None:
         self._server = server
         self._question = question
-        self._size = size
+        self.size = size
         self.readers = 0
         self._answered = server.begin(question)
 
@@ -52,7 +60,7 @@ class _Piece:
         """Its bytes; raises as `Server.wait`."""
         await self._server.wait(self._question, self._answered)
         content = memoryview(self._question.content)
-        if len(content) != self._size:
+        if len(content) != self.size:
             # Dropped by one who waited less long. The kernel would take what is missing for zeros.
             raise OSError(errno.EIO, "The server does not answer", self._server.location)
         return content
@@ -77,6 +85,7 @@ class Pieces:
         self._held: collections.OrderedDict[tuple[RemoteContent, int], _Piece] = (
             collections.OrderedDict()
         )
+        self._held_bytes = 0
 
     def find(self, of: "RemoteContent", index: int) -> _Piece | None:
         """The piece, if it is held."""
@@ -87,19 +96,20 @@ class Pieces:
 
     def is_full(self) -> bool:
         """Whether nothing more should be fetched ahead."""
-        return (len(self._held) + 1) * PIECE_BYTES > HELD_BYTES
+        return self._held_bytes + PIECE_BYTES > HELD_BYTES
 
     def add(self, of: "RemoteContent", index: int, piece: _Piece) -> None:
-        """Hold a piece; another one may have to go."""
+        """Hold a piece; others may have to go."""
         self._held[of, index] = piece
-        while len(self._held) * PIECE_BYTES > HELD_BYTES:
-            _, oldest = self._held.popitem(last=False)
-            oldest.drop()
+        self._held_bytes += _weight(piece)
+        while self._held_bytes > HELD_BYTES:
+            self.drop(*next(iter(self._held)))
 
     def drop(self, of: "RemoteContent", index: int) -> None:
         """Do without the piece."""
         piece = self._held.pop((of, index), None)
         if piece is not None:
+            self._held_bytes -= _weight(piece)
             piece.drop()
 
 
@@ -111,7 +121,7 @@ class RemoteContent(RangeReader):
         self._pieces = pieces
         self._ref = ref
         self._entry = entry
-        self._count = -(-entry.size // PIECE_BYTES)
+        self._count = _index_at(entry.size - 1) + 1 if entry.size else 0
         self._last = -1
         self._ahead = 0
         self._mine: set[int] = set()
@@ -121,10 +131,10 @@ class RemoteContent(RangeReader):
         self._is_wrong = False
 
     @override
-    async def read(self, offset: int, size: int) -> bytes:
+    async def read(self, offset: int, size: int) -> list[memoryview]:
         if not size:
-            return b""
-        first, last = offset // PIECE_BYTES, (offset + size - 1) // PIECE_BYTES
+            return []
+        first, last = _index_at(offset), _index_at(offset + size - 1)
         if not self._is_in_order(first):
             self._last, self._ahead = last, 0
             return await self._read_directly(offset, size)
@@ -146,7 +156,7 @@ class RemoteContent(RangeReader):
                     piece.readers -= 1
         for index in [index for index in self._mine if index < first - 1]:
             self._drop(index)
-        return b"".join(parts)
+        return parts
 
     def _fetch_ahead(self, last: int) -> None:
         for index in range(last + 1, min(last + 1 + self._ahead, self._count)):
@@ -167,8 +177,8 @@ class RemoteContent(RangeReader):
                 self._drop(index)
                 raise
             await self._digest(index, content)
-            start = max(offset - index * PIECE_BYTES, 0)
-            parts.append(content[start : offset + size - index * PIECE_BYTES])
+            start = offset - _start_of(index)
+            parts.append(content[max(start, 0) : start + size])
         if self._is_wrong:
             self._pieces.wrong.add((self._ref, self._entry.id))
             raise CorruptStore(
@@ -189,8 +199,7 @@ class RemoteContent(RangeReader):
         """The piece, asked for now if it is not here yet; None if it is all hole."""
         piece = self._pieces.find(self, index)
         if piece is None:
-            offset = index * PIECE_BYTES
-            size = min(PIECE_BYTES, self._entry.size - offset)
+            offset, size = _start_of(index), self._size_of(index)
             if not self._has_data(offset, size):
                 return None
             piece = self._ask(offset, size)
@@ -202,17 +211,20 @@ class RemoteContent(RangeReader):
         question = BytesQuestion(self._ref, self._entry.id, offset, size)
         return _Piece(self._pieces.server, question, size)
 
-    async def _read_directly(self, offset: int, size: int) -> bytes:
+    async def _read_directly(self, offset: int, size: int) -> list[memoryview]:
         parts = []
         for start, count in _ranges(offset, size):
             if self._has_data(start, count):
-                parts.append(bytes(await self._ask(start, count).content()))
+                parts.append(await self._ask(start, count).content())
             else:
-                parts.append(bytes(count))
-        return b"".join(parts)
+                parts.append(memoryview(bytes(count)))
+        return parts
 
     def _zeros(self, index: int) -> bytes:
-        return bytes(min(PIECE_BYTES, self._entry.size - index * PIECE_BYTES))
+        return bytes(self._size_of(index))
+
+    def _size_of(self, index: int) -> int:
+        return min(_start_of(index + 1), self._entry.size) - _start_of(index)
 
     def _has_data(self, offset: int, size: int) -> bool:
         if self._extents is None:
@@ -247,6 +259,24 @@ class RemoteContent(RangeReader):
     def close(self) -> None:
         for index in list(self._mine):
             self._drop(index)
+
+
+def _weight(piece: _Piece) -> int:
+    return max(piece.size, _LEAST_HELD_BYTES)
+
+
+def _index_at(offset: int) -> int:
+    """Which piece has the byte at an offset."""
+    if offset < PIECE_BYTES:
+        return offset // HEAD_PIECE_BYTES
+    return _HEAD_PIECES - 1 + offset // PIECE_BYTES
+
+
+def _start_of(index: int) -> int:
+    """Where a piece begins."""
+    if index < _HEAD_PIECES:
+        return index * HEAD_PIECE_BYTES
+    return (index - _HEAD_PIECES + 1) * PIECE_BYTES
 
 
 def _ranges(offset: int, size: int) -> Iterator[tuple[int, int]]:

@@ -73,7 +73,8 @@ class Server:
             CorruptStore: The server has lost it.
             OSError: There is no answer, or none that can be used.
         """
-        while not answered.is_set():
+        # The question knows before the loop has its turn to set the event.
+        while not (question.is_done or answered.is_set()):
             end_s = self.link.patience_end_s(question, self._patience_s)
             left_s = end_s - self._clock.monotonic_s()
             if left_s <= 0:
