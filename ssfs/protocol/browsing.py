@@ -93,6 +93,8 @@ class WantRows(ControlMessage, frozen=True):
         version: Its id; the server keeps it from being deleted from now on.
         entry: Entry id.
         ahead: How many rows of what lies further below are welcome too; -1: the entry's row alone.
+        walks: The client walks through the tree: what such a walk enters next is welcome instead, beside and above the
+            directory too. It has the rows of all directories above.
     """
 
     point: str
@@ -100,6 +102,7 @@ class WantRows(ControlMessage, frozen=True):
     version: str
     entry: int
     ahead: int
+    walks: bool = False
 
 
 class LinkedNames(ControlMessage, frozen=True):

@@ -21,6 +21,7 @@ from ssfs.engine.browse.requests import (
     VersionRef,
 )
 from ssfs.engine.browse.shelf import catalog_key, open_shelf
+from ssfs.engine.browse.walk import add_walk
 from ssfs.engine.greeting import greet_client, greet_server
 from ssfs.engine.session import Visitor, serve_session
 from ssfs.errors import ConfigError, ConnectionLost, RemoteProtocolError
@@ -41,6 +42,7 @@ from ssfs.protocol.browsing import (
 )
 from ssfs.protocol.messages import CatalogBatch, FileRaw, Leave, Message
 from ssfs.protocol.states import Role
+from ssfs.store.catalog.writer import CatalogWriter
 from ssfs.store.store import Store
 from tests.fakes.syncs import Backup, row
 from tests.mount.stores import directory, entry
@@ -206,14 +208,16 @@ def browsing(backup: Backup, peer: Peer | None = None) -> Iterator[tuple[Channel
         server.join()
 
 
-def rows_of(channel: Channel, ref: VersionRef, entry_id: int, ahead: int) -> list[bytes]:
+def rows_of(
+    channel: Channel, ref: VersionRef, entry_id: int, ahead: int, *, walks: bool = False
+) -> list[bytes]:
     names: list[bytes] = []
 
     def take(rows: CatalogBatch | list[LinkedNames]) -> None:
         if isinstance(rows, CatalogBatch):
             names.extend(one.name for one in rows.entries)
 
-    ask_once(channel, RowsQuestion(ref, entry_id, ahead, take))
+    ask_once(channel, RowsQuestion(ref, entry_id, ahead, take, walks=walks))
     return names
 
 
@@ -222,6 +226,72 @@ def test_server_sends_an_entry_what_is_in_it_and_some_of_what_lies_below(backup:
         assert rows_of(channel, ref, ROOT_ID, -1) == [b""]
         assert sorted(rows_of(channel, ref, ROOT_ID, 0)) == [b"", b"link", b"sub"]
         assert sorted(rows_of(channel, ref, ROOT_ID, 9)) == [b"", b"file", b"link", b"sub"]
+
+
+class Collected:
+    """An answer that is kept."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def add(self, entry: Entry) -> None:
+        self.rows.append(entry.id)
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Iterator[CatalogWriter]:
+    """Directories 2 and 3 with two each (20, 21, 30, 31), in which there is a file each; and a file behind them."""
+    catalog = CatalogWriter.open_writer(os.fsencode(tmp_path / "nested.db"), durable=False)
+    catalog.put(ROOT)
+    for top in (2, 3):
+        catalog.put(directory(top, ROOT_ID, b"%d" % top))
+        for inner in (10 * top, 10 * top + 1):
+            catalog.put(directory(inner, top, b"%d" % inner))
+            catalog.put(entry(10 * inner, inner, b"f", Kind.FILE, digest=bytes(32)))
+    catalog.put(entry(9, ROOT_ID, b"last", Kind.FILE, digest=bytes(32)))
+    yield catalog
+    catalog.close()
+
+
+@pytest.mark.parametrize(
+    ("begin", "ahead", "directories"),
+    [
+        (ROOT_ID, 0, [ROOT_ID]),
+        (ROOT_ID, 100, [ROOT_ID, 2, 20, 21, 3, 30, 31]),
+        (20, 0, [20]),
+        (20, 1, [20]),
+        (20, 2, [20, 21]),
+        (20, 5, [20, 21, 3]),
+        (21, 100, [21, 3, 30, 31]),
+        (3, 100, [3, 30, 31]),
+        (31, 100, [31]),
+    ],
+)
+def test_walk_goes_on_beside_and_above(
+    nested: CatalogWriter, begin: int, ahead: int, directories: list[int]
+):
+    first = nested.entry(begin)
+    assert first is not None
+    answer = Collected()
+    assert add_walk(answer, nested, first, ahead) == directories
+    inside = {row.id for top in directories for row in nested.children(top)}
+    assert set(answer.rows) - set(directories) == inside - set(directories)
+    # Each directory but the first one comes before what is in it.
+    for top in directories[1:]:
+        assert answer.rows.index(top) < min(
+            answer.rows.index(row.id) for row in nested.children(top)
+        )
+
+
+def test_server_sends_who_walks_what_lies_beside(backup: Backup, tmp_path: Path):
+    (tmp_path / "source" / "sub2").mkdir()
+    (tmp_path / "source" / "sub2" / "inside").touch()
+    backup.sync(tmp_path / "source")
+    with browsing(backup) as (channel, ref):
+        sub = row(backup.newest(), "sub").id
+        assert rows_of(channel, ref, sub, 9) == [b"sub", b"file"]
+        found = rows_of(channel, ref, sub, 9, walks=True)
+        assert found == [b"sub", b"file", b"sub2", b"inside"]
 
 
 def test_unchanged_listing_is_not_sent_again(backup: Backup):

@@ -75,13 +75,45 @@ def test_root_of_a_server_and_a_sync_point_can_be_mounted(mounts: Mounts):
 
 def test_reads_here_and_there_and_by_many_are_right(mounts: Mounts):
     with mounts.mounted(), open(mounts.latest / "large", "rb", buffering=0) as file:
-        for offset in (2_999_000, 5, 1_500_000, 524_287, 2_000_000, 0):
+        # Around where pieces begin, too.
+        offsets = (
+            2_999_000,
+            5,
+            1_500_000,
+            262_143,
+            524_287,
+            1_048_575,
+            2_000_000,
+            0,
+            261_000,
+            263_000,
+        )
+        for offset in offsets:
             assert os.pread(file.fileno(), 3000, offset) == LARGE[offset : offset + 3000]
         readers = [
             subprocess.Popen(["cmp", mounts.latest / "large", mounts.source / "large"])
             for _ in range(8)
         ]
         assert [reader.wait(60) for reader in readers] == [0] * 8
+
+
+def test_walk_through_a_large_tree_takes_few_questions(own: Mounts):
+    for top in range(6):
+        for inner in range(10):
+            path = own.source / "wide" / f"{top}" / f"{inner}"
+            path.mkdir(parents=True)
+            for number in range(80):
+                (path / f"{number}").touch()
+    own.sync()
+    begun = len(own.server.log)
+    with own.mounted():
+        found = sum(len(files) for _, _, files in os.walk(own.latest / "wide"))
+        assert found == 6 * 10 * 80
+    line = own.server.wait_for_log(r"browsed, \d+ answers", after=begun)
+    # Of 67 directories; the mount has asked for versions too.
+    answers = re.search(r"browsed, (\d+) answers", line)
+    assert answers is not None
+    assert int(answers[1]) < 30
 
 
 def test_new_versions_show_and_expired_ones_go_within_a_second(own: Mounts):

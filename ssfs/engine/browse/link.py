@@ -262,8 +262,10 @@ class BrowsingLink:
 
     def _converse(self, channel: Channel) -> None:
         """Ask and hear until stopped."""
+        is_woken = True
         while True:
-            self._drain()
+            if is_woken:
+                self._drain()
             if self._is_stopped:
                 if self._unanswered:
                     raise _Stopped
@@ -271,8 +273,8 @@ class BrowsingLink:
                 return
             self._send_waiting(channel)
             message = channel.receive_nowait()
+            is_woken = message is None and channel.wait(self._wake, _LOOK_UP_S)
             if message is None:
-                channel.wait(self._wake, _LOOK_UP_S)
                 continue
             self._heard_s = self._clock.monotonic_s()
             self._hear(message)

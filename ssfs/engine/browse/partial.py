@@ -8,11 +8,11 @@ In one that is whole (`ssfs.engine.browse.whole`) nothing is written any more.
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from ssfs.errors import CorruptStore, RemoteProtocolError
-from ssfs.model.entry import GROUP, MAX_ENTRY_ID, USER, Entry, Kind
+from ssfs.model.entry import GROUP, MAX_ENTRY_ID, ROOT_ID, USER, Entry, Kind
 from ssfs.protocol.browsing import LinkedNames
 from ssfs.protocol.messages import CatalogBatch
 from ssfs.store.catalog.reader import CatalogReader
@@ -27,6 +27,7 @@ CREATE TABLE linked (
 """
 _INSERT_ROW = f"{INSERT_ENTRY} ON CONFLICT (id) DO NOTHING"
 _MOST_REMEMBERED = 10_000
+_MOST_ABOVE = 1000
 ALL = 0
 """Stands for all directories."""
 
@@ -88,6 +89,17 @@ class PartialCatalog(CatalogReader):
         self._complete.add(directory)
         return True
 
+    def has_all_above(self, entry: Entry) -> bool:
+        """Whether the rows of all directories above an entry are here."""
+        for _ in range(_MOST_ABOVE):
+            if entry.id == ROOT_ID:
+                return True
+            above = self.entry(entry.parent)
+            if above is None:
+                return False
+            entry = above
+        return False
+
     def linked(self, group: int) -> tuple[int, int] | None:
         """The smallest entry id of a link group, and its number of names; None if that is one."""
         query = "SELECT first_id, names FROM linked WHERE link_group = ?"
@@ -126,10 +138,13 @@ class PartialCatalog(CatalogReader):
         with self._changing():
             self._run("INSERT OR IGNORE INTO xattr_set VALUES (?, ?)", batch.xattr_sets)
             self._run("INSERT OR IGNORE INTO principal VALUES (?, ?, ?)", batch.principals)
+            known = self.those_of(entry.id for entry in batch.entries)
+            self._check_same(entry for entry in batch.entries if entry.id in known)
+            new = [entry for entry in batch.entries if entry.id not in known]
             before = self._database.total_changes
-            self._run(_INSERT_ROW, [(*entry, 0) for entry in batch.entries])
-            if self._database.total_changes - before < len(batch.entries):
-                self._check_same(batch.entries)
+            self._run(_INSERT_ROW, [(*entry, 0) for entry in new])
+            if self._database.total_changes - before < len(new):
+                self._check_same(new)
 
     def store_links(self, links: Sequence[LinkedNames]) -> None:
         """Keep groups of hard links; raises as `store`."""
@@ -164,7 +179,7 @@ class PartialCatalog(CatalogReader):
         elif entry.kind == Kind.DIRECTORY or not entry.link_group:
             raise RemoteProtocolError(f"Entry {entry.id} has no parent directory")
 
-    def _check_same(self, entries: Sequence[Entry]) -> None:
+    def _check_same(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if self.entry(entry.id) != entry:
                 raise RemoteProtocolError(f"Entry {entry.id} is not what it was")

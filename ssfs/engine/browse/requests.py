@@ -35,6 +35,9 @@ from ssfs.protocol.messages import CatalogBatch, CatalogRows, FileRaw, Message
 AHEAD_ROWS = 2000
 """So many rows of what lies below a directory that is entered are welcome: few round trips for who walks a tree."""
 
+WALK_ROWS = 6000
+"""For who is seen to walk: a frame or two are on the way while the first is kept."""
+
 _MOST_LISTED = 1_000_000
 
 Request = WantListing | WantRows | WantCatalog | WantBytes | WantSpace
@@ -159,9 +162,19 @@ class RowsQuestion(Question):
         entry: int,
         ahead: int,
         take: Callable[[CatalogBatch | list[LinkedNames]], None],
+        *,
+        walks: bool = False,
     ) -> None:
-        """Ask for entry `entry`; `take` hears in the link's thread of what comes, in order."""
-        super().__init__(WantRows(*ref, entry, ahead))
+        """Ask for entry `entry`; `take` hears in the link's thread of what comes, in order.
+
+        Args:
+            ref: The version.
+            entry: The entry.
+            ahead: How many rows more are welcome; -1: the entry's alone.
+            take: Hears of what comes.
+            walks: What is welcome is what a walk enters next.
+        """
+        super().__init__(WantRows(*ref, entry, ahead, walks))
         self.end: RowsEnd | None = None
         self._take = take
         self._most_directories = 1 + max(ahead, 0)
@@ -251,18 +264,18 @@ class BytesQuestion(Question):
 
     def __init__(self, ref: VersionRef, entry: int, offset: int, count: int) -> None:
         super().__init__(WantBytes(*ref, entry, offset, count))
-        self.content = bytearray()
+        self.content: bytes | bytearray | memoryview = b""
         self._count = count
 
     @override
     def begin(self) -> None:
-        self.content = bytearray()
+        self.content = b""
 
     @override
     def hear(self, message: Message) -> None:
         match message:
             case FileRaw(content):
-                self.content += content
+                self._add(content)
             case BytesEnd():
                 pass
             case _:
@@ -270,3 +283,12 @@ class BytesQuestion(Question):
         is_short = isinstance(message, BytesEnd) and len(self.content) < self._count
         if is_short or len(self.content) > self._count:
             raise RemoteProtocolError("The server sent more or less of a file than was asked for")
+
+    def _add(self, part: bytes | memoryview) -> None:
+        """Take what comes next; all of it in one part, which is usual, is not copied."""
+        if not self.content:
+            self.content = part
+            return
+        if not isinstance(self.content, bytearray):
+            self.content = bytearray(self.content)
+        self.content += part

@@ -14,6 +14,7 @@ import blake3
 import msgspec
 
 from ssfs.engine.browse.rows import AnsweredRows, send_catalog_part
+from ssfs.engine.browse.walk import add_walk
 from ssfs.engine.refusal import sendable
 from ssfs.engine.selection import readable_tasks
 from ssfs.errors import (
@@ -60,7 +61,7 @@ MAX_AHEAD = 10_000
 
 _LISTED_AT_ONCE = 500
 _KNOWN_TASKS = 256
-_READ_BYTES = 512 << 10
+_READ_BYTES = 1 << 20
 _STAMP_BYTES = 16
 _NEVER_S = 0.0
 
@@ -112,6 +113,8 @@ class _Desk:
             float("inf"), open_version=functools.partial(LocalVersion, checked=checked)
         )
         self._buffer = memoryview(bytearray(_READ_BYTES))
+        # To where the disk was told to go ahead last.
+        self._gone_ahead = ((b"", 0), 0)
 
     def close(self) -> None:
         """Let go of all versions."""
@@ -245,7 +248,11 @@ class _Desk:
         rows.add(entry)
         directories: list[int] = []
         if entry.kind == Kind.DIRECTORY and request.ahead >= 0:
-            directories = rows.add_below(entry, min(request.ahead, MAX_AHEAD))
+            ahead = min(request.ahead, MAX_AHEAD)
+            if request.walks:
+                directories = add_walk(rows, opened.catalog, entry, ahead)
+            else:
+                directories = rows.add_below(entry, ahead)
         rows.end()
         digest = self._digests.get(opened.path, "")
         self._channel.send(RowsEnd(digest, directories))
@@ -285,8 +292,7 @@ class _Desk:
             raise RemoteProtocolError(f"The client wants to read beyond entry {request.entry}")
         fd = opened.open_file(entry)
         try:
-            # Opened anew for each range, so the kernel does not see who reads on: the disk is to go ahead of the line.
-            os.posix_fadvise(fd, offset, _AHEAD_OF_READER * count, os.POSIX_FADV_WILLNEED)
+            self._go_ahead(fd, (opened.path, entry.id), offset, count)
             while count:
                 view = self._buffer[:count]
                 done = os.preadv(fd, [view], offset)
@@ -299,6 +305,16 @@ class _Desk:
         finally:
             os.close(fd)
         self._channel.send(BytesEnd())
+
+    def _go_ahead(self, fd: int, file: tuple[bytes, int], offset: int, count: int) -> None:
+        """Have the disk go ahead of the line: a file is opened anew for each range, so the kernel does not see who reads on."""
+        end = offset + _AHEAD_OF_READER * count
+        done_file, done = self._gone_ahead
+        begin = done if file == done_file and offset <= done <= end else offset
+        # Far enough to be worth a call, which looks at each page, be it here or not.
+        if 2 * (begin - offset) <= end - offset:
+            os.posix_fadvise(fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
+            self._gone_ahead = (file, end)
 
 
 def _text(error: Exception) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from ssfs.clock import Clock
 from ssfs.engine.browse.requests import (
     AHEAD_ROWS,
+    WALK_ROWS,
     BytesQuestion,
     ListingQuestion,
     RowsQuestion,
@@ -40,6 +41,10 @@ from ssfs.store.opened import OpenVersion, VersionGone
 LISTED_S = 0.5
 """With what the kernel may believe as long (`TOP_TIMEOUT_S`) this is the second after which a change shows."""
 
+_WALK_S = 2.0
+_STEPS_OF_WALK = 3
+"""So many directories in a row that were not here, each so soon after the one before, are a walk through the tree."""
+
 _LOOKS = 10
 _MOST_OF_HEAD = 200
 
@@ -66,6 +71,8 @@ class Preparer:
         self._space = ServerSpace(server, clock)
         self._pieces = Pieces(server)
         self._entered: dict[bytes, RemoteVersion] = {}
+        # In which version directories are entered one after the other, how many, and when the last one came.
+        self._walk = (b"", 0, 0.0)
 
     def open_version(self, path: bytes) -> OpenVersion:
         """The version that was entered just now."""
@@ -242,8 +249,9 @@ class Preparer:
         def take(rows: CatalogBatch | list[LinkedNames]) -> None:
             self._server.in_loop(lambda: self._keep(version, entry_id, rows))
 
-        ahead = AHEAD_ROWS if inside else -1
-        question = RowsQuestion(version.ref, entry_id, ahead, take)
+        walks = inside and self._is_walk(version, entry_id)
+        ahead = (WALK_ROWS if walks else AHEAD_ROWS) if inside else -1
+        question = RowsQuestion(version.ref, entry_id, ahead, take, walks=walks)
         # So that it is not closed meanwhile.
         version.handles += 1
         try:
@@ -256,6 +264,21 @@ class Preparer:
             if inside and entry_id not in end.directories:
                 raise RemoteProtocolError(f"The server sent nothing of directory {entry_id}")
             self._store(lambda: version.catalog.mark_complete(end.directories))
+        if inside:
+            path, steps, _ = self._walk
+            steps = steps + 1 if path == version.path else 1
+            self._walk = (version.path, steps, self._clock.monotonic_s())
+
+    def _is_walk(self, version: RemoteVersion, entry_id: int) -> bool:
+        """Whether what lies beside a directory is likely to be asked for next."""
+        path, steps, last_s = self._walk
+        if path != version.path or self._clock.monotonic_s() - last_s > _WALK_S:
+            self._walk = (version.path, 0, 0.0)
+            return False
+        entry = version.catalog.entry(entry_id)
+        return (
+            steps >= _STEPS_OF_WALK and entry is not None and version.catalog.has_all_above(entry)
+        )
 
     def _keep(
         self, version: RemoteVersion, asked: int, rows: CatalogBatch | list[LinkedNames]
