@@ -61,8 +61,8 @@ class Channel:
         """Bytes received so far, counted like `sent_bytes`."""
         return self._traffic.received_bytes
 
-    def send(self, message: Message) -> None:
-        """Say it; returns when the operating system has taken all of it.
+    def send(self, *messages: Message) -> None:
+        """Say it, all at once; returns when the operating system has taken all of it.
 
         Raises:
             ConnectionLost: The peer is gone, or has refused; what it said last can still be
@@ -71,7 +71,7 @@ class Channel:
         if self._is_refused:
             raise ConnectionLost("The other end ended the session")
         self._check_not_ended()
-        buffers = [memoryview(buffer) for buffer in self._connection.send(message)]
+        buffers = [memoryview(buffer) for one in messages for buffer in self._connection.send(one)]
         while buffers:
             try:
                 count = self._stream.sendmsg(buffers)

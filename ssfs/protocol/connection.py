@@ -103,8 +103,9 @@ class Connection:
             )
             if missing < least_bytes:
                 return None
-            self._unread += bytes(missing)
-            self._frame, self._unread, self._filled = self._unread, bytearray(), begun
+            self._frame = bytearray(begun + missing)
+            self._frame[:begun] = self._unread
+            self._unread, self._filled = bytearray(), begun
         return memoryview(self._frame)[self._filled :]
 
     def filled(self, count: int) -> Iterator[Message]:

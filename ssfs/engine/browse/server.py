@@ -299,12 +299,15 @@ class _Desk:
                 if not done:
                     problem = f"Data of entry {entry.id} is not what the catalog says"
                     raise CorruptStore(problem, path=opened.path)
-                self._channel.send(FileRaw(view[:done]))
                 offset += done
                 count -= done
+                # A short block of its own costs as much as a long one.
+                end = () if count else (BytesEnd(),)
+                self._channel.send(FileRaw(view[:done]), *end)
         finally:
             os.close(fd)
-        self._channel.send(BytesEnd())
+        if not request.count:
+            self._channel.send(BytesEnd())
 
     def _go_ahead(self, fd: int, file: tuple[bytes, int], offset: int, count: int) -> None:
         """Have the disk go ahead of the line: a file is opened anew for each range, so the kernel does not see who reads on."""

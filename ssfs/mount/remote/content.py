@@ -75,6 +75,7 @@ class Pieces:
     """What is held of all open files.
 
     Attributes:
+        held_bytes: How much that is.
         wrong: Files, by version and entry id, that were not what the catalog says when they were last read whole.
     """
 
@@ -85,7 +86,7 @@ class Pieces:
         self._held: collections.OrderedDict[tuple[RemoteContent, int], _Piece] = (
             collections.OrderedDict()
         )
-        self._held_bytes = 0
+        self.held_bytes = 0
 
     def find(self, of: "RemoteContent", index: int) -> _Piece | None:
         """The piece, if it is held."""
@@ -96,20 +97,20 @@ class Pieces:
 
     def is_full(self) -> bool:
         """Whether nothing more should be fetched ahead."""
-        return self._held_bytes + PIECE_BYTES > HELD_BYTES
+        return self.held_bytes + PIECE_BYTES > HELD_BYTES
 
     def add(self, of: "RemoteContent", index: int, piece: _Piece) -> None:
         """Hold a piece; others may have to go."""
         self._held[of, index] = piece
-        self._held_bytes += _weight(piece)
-        while self._held_bytes > HELD_BYTES:
+        self.held_bytes += _weight(piece)
+        while self.held_bytes > HELD_BYTES:
             self.drop(*next(iter(self._held)))
 
     def drop(self, of: "RemoteContent", index: int) -> None:
         """Do without the piece."""
         piece = self._held.pop((of, index), None)
         if piece is not None:
-            self._held_bytes -= _weight(piece)
+            self.held_bytes -= _weight(piece)
             piece.drop()
 
 
