@@ -55,6 +55,7 @@ from ssfs.cli.progress import open_progress
 from ssfs.cli.remote import open_channel
 from ssfs.cli.transfer import compress_option, limit_option, link_options
 from ssfs.clock import Clock, SystemClock
+from ssfs.engine.cache import cache_root
 from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.local import restore_version
 from ssfs.engine.restore.options import Overwrite, RestoreOptions
@@ -109,6 +110,11 @@ class RestoreReport(msgspec.Struct, frozen=True):
     "modified later, if it differs, or always. Default: if-changed.",
 )
 @click.option(
+    "--quick-check",
+    is_flag=True,
+    help="Believe files of the recorded size and time without reading them.",
+)
+@click.option(
     "--delete",
     "deletes",
     is_flag=True,
@@ -137,6 +143,7 @@ def restore(
     to: bytes | None,
     in_place: bool,
     overwrite: str,
+    quick_check: bool,
     deletes: bool,
     dry_run: bool,
     patterns: tuple[str, ...],
@@ -159,7 +166,9 @@ def restore(
     to its own path in the directory that was backed up, on the machine that was.
 
     What is right already is left alone: every file of the right size is read and compared, so
-    that one that went bad is found although its time says nothing. Others are replaced,
+    that one that went bad is found although its time says nothing. With --quick-check (as rsync
+    does it) a file of the recorded size and modification time is not read: what a disk or a
+    program changed without moving the time stays wrong. Others are replaced,
     directories are merged. Nothing is written through a symlink, and no directory
     is replaced by a file, nor the other way round, but with --delete. A restore that was broken
     off is just run again.
@@ -183,17 +192,21 @@ def restore(
     """
     if (to is None) != in_place:
         raise click.UsageError("Say where to restore to: either --to DIR or --in-place.")
+    if quick_check and Overwrite(overwrite) is Overwrite.ALWAYS:
+        raise click.UsageError("--quick-check leaves files alone, --overwrite always does not.")
     clock = SystemClock()
     link = link_options(compress, limit)
     with contextlib.closing(ActionList()) as listed:
         options = RestoreOptions(
             overwrite=Overwrite(overwrite),
+            quick_check=quick_check,
             deletes=deletes,
             dry_run=dry_run,
             in_place=in_place,
             exclude=check_patterns(patterns),
             owners=parse_owner_map(numeric=numeric_ids, users=users, groups=groups),
             damaged_ok=damaged_ok,
+            cache=cache_root(),
             on_action=listed.add if dry_run and (as_json or not quiet) else None,
         )
         wanted = _Wanted(parse_location(location), version, paths, to, options, yes)

@@ -381,6 +381,7 @@ class Fetch(ControlMessage, frozen=True):
         version: Any spelling of a version (README, "Use it").
         paths: Entries below the version's root; none: all of it.
         damaged_ok: Send what is damaged as it is, too.
+        known: Logical digests of catalogs that I have: their rows need not be sent.
     """
 
     point: str
@@ -388,6 +389,7 @@ class Fetch(ControlMessage, frozen=True):
     version: str
     paths: list[bytes]
     damaged_ok: bool = False
+    known: list[bytes] = msgspec.field(default_factory=list)
 
 
 class Fetched(ControlMessage, frozen=True):
@@ -399,6 +401,7 @@ class Fetched(ControlMessage, frozen=True):
         entries: Entries wanted, for progress.
         size_bytes: Their content likewise.
         problem: What is wrong with the catalog that the rows are from; "" for nothing.
+        known: The logical digest of its catalog, if the client has named it: then no row follows. Else b"".
     """
 
     version: str
@@ -406,6 +409,7 @@ class Fetched(ControlMessage, frozen=True):
     entries: int
     size_bytes: int
     problem: str = ""
+    known: bytes = b""
 
 
 class WantContents(ControlMessage, frozen=True):

@@ -41,7 +41,7 @@ def open_regular(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
         NotAFileError: It is something else.
         OSError: It cannot be opened.
     """
-    fd = _open(name, dir_fd)
+    fd = open_quietly(name, dir_fd)
     try:
         status = os.fstat(fd)
     except OSError:
@@ -53,7 +53,8 @@ def open_regular(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
     return fd, status
 
 
-def _open(name: bytes, dir_fd: int) -> int:
+def open_quietly(name: bytes, dir_fd: int) -> int:
+    """A descriptor of whatever has a name, opened so that nobody notices and nothing hangs; the caller closes it."""
     try:
         return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
     except PermissionError:

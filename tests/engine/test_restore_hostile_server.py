@@ -14,7 +14,7 @@ import zstandard
 
 from ssfs.clock import SystemClock
 from ssfs.engine.restore.client import fetch_version
-from ssfs.engine.restore.options import DEFAULT_OPTIONS
+from ssfs.engine.restore.options import DEFAULT_OPTIONS, RestoreOptions
 from ssfs.engine.restore.restorer import Destination, RestoreResult, restore_into
 from ssfs.engine.restore.window import ChannelContents
 from ssfs.errors import ConfigError, ConnectionLost, PeerError, RemoteProtocolError, StoreFull
@@ -78,7 +78,9 @@ def say(*messages: object) -> Script:
     return script
 
 
-def restore_from(script: Script, target: Path, *paths: bytes) -> RestoreResult:
+def restore_from(
+    script: Script, target: Path, *paths: bytes, options: RestoreOptions = DEFAULT_OPTIONS
+) -> RestoreResult:
     """Restore from a server that follows a script once it has been asked; raises what the client does."""
     ours, theirs = socket.socketpair()
     thread = threading.Thread(target=_follow, args=(theirs, script))
@@ -89,7 +91,8 @@ def restore_from(script: Script, target: Path, *paths: bytes) -> RestoreResult:
             channel.receive()
             request = Fetch("main", "task", "latest", list(paths))
             clock = SystemClock()
-            return fetch_version(channel, request, os.fsencode(target), NullMonitor(), clock)[1]
+            where = os.fsencode(target)
+            return fetch_version(channel, request, where, NullMonitor(), clock, options)[1]
     finally:
         thread.join(JOIN_S)
         assert not thread.is_alive()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.engine.restore import contents, deletion
+from ssfs.engine.restore import contents, deletion, target
 from ssfs.engine.restore.options import Overwrite, RestoreOptions
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.monitor import NullMonitor
@@ -40,7 +40,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.append(len(content))
         write_all(fd, content)
 
-    monkeypatch.setattr(contents, "write_all", counting)
+    for module in (contents, target):
+        monkeypatch.setattr(module, "write_all", counting)
     return lengths
 
 

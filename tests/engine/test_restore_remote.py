@@ -12,7 +12,7 @@ import pytest
 
 from ssfs.clock import SystemClock
 from ssfs.engine import rows
-from ssfs.engine.restore import answers, contents, requests, window
+from ssfs.engine.restore import answers, contents, requests, target, window
 from ssfs.engine.restore.client import fetch_version
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError, CorruptStore, TrustError
@@ -308,7 +308,8 @@ def test_write_that_fails_for_one_file_is_its_problem(tmp_path, source, out, mon
             raise OSError(errno.EFBIG, "File too large")
         write_all(fd, content)
 
-    monkeypatch.setattr(contents, "write_all", failing)
+    for module in (contents, target):
+        monkeypatch.setattr(module, "write_all", failing)
     result = Line(backed_up(tmp_path, source)).restore(out)
     assert result.problems == [EntryProblem(b"b", "not restored: file too large")]
     assert sorted(content_of(out)) == ["a", "c"]

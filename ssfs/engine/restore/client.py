@@ -9,6 +9,7 @@ import msgspec
 
 from ssfs.clock import Clock
 from ssfs.engine.refusal import hear, hearing_refusals
+from ssfs.engine.restore.kept import KeptCatalogs
 from ssfs.engine.restore.options import DEFAULT_OPTIONS, RestoreOptions
 from ssfs.engine.restore.order import DepthFirst
 from ssfs.engine.restore.restorer import Destination, RestoreResult, restore_into
@@ -61,13 +62,20 @@ def fetch_version(
     raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         stack.enter_context(hearing_refusals(channel))
+        kept = stack.enter_context(contextlib.closing(KeptCatalogs(options.cache)))
+        request = msgspec.structs.replace(request, known=kept.digests())
         fetched = ask_for_version(channel, request)
         monitor.phase("fetching the list of files")
-        catalog = stack.enter_context(_fetched_catalog(channel))
+        if fetched.known:
+            catalog = kept.find(fetched.known)
+            _hear_no_row(channel)
+        else:
+            catalog = stack.enter_context(_fetched_catalog(channel))
         wanted = find_wanted(catalog, request.paths)
         if not options.in_place:
             check_last_names(wanted)
-        monitor.expect(catalog.number("entries"), catalog.number("bytes"))
+        if not (fetched.known and wanted):
+            monitor.expect(catalog.number("entries"), catalog.number("bytes"))
         monitor.phase("restoring")
         contents = stack.enter_context(
             contextlib.closing(ChannelContents(channel, damaged_ok=request.damaged_ok))
@@ -114,6 +122,12 @@ def _fetched_catalog(channel: Channel) -> Iterator[CatalogReader]:
                 directory, "no space left" if is_full else error.problem
             ) from error
         yield stack.enter_context(CatalogReader.open(path))
+
+
+def _hear_no_row(channel: Channel) -> None:
+    """The end of the rows, of which none is to come."""
+    for _ in received_rows(lambda: hear(channel)):
+        raise RemoteProtocolError("The server sent rows that it said we have")
 
 
 def _receive_rows(channel: Channel, catalog: CatalogWriter) -> None:

@@ -7,12 +7,15 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import blake3
+
 from ssfs.delta.basis import Basis
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import COPY_BYTES, write_all
 from ssfs.fsio.sparse import read_at, write_at
 from ssfs.model.entry import Entry
 from ssfs.model.layout import ContentHasher, Layout
+from ssfs.protocol.messages import INLINE_MAX_BYTES
 from ssfs.store.damage import NO_DAMAGE, Damage
 from ssfs.store.tree import Tree
 
@@ -105,6 +108,13 @@ class Contents(Protocol):
         """Nothing more is asked for until something has been taken."""
         ...
 
+    def take_whole(self, entry: Entry) -> bytes | None:
+        """The content of the file that was asked for first, if it is small, without holes, and right.
+
+        None: it has to be taken by `take`, which says what is wrong, or dropped.
+        """
+        ...
+
     def take(self, entry: Entry, copy: Copy) -> Outcome:
         """Write the content of the file that was asked for first.
 
@@ -148,6 +158,22 @@ class TreeContents:
     def flush(self) -> None:
         """Nothing waits."""
 
+    def take_whole(self, entry: Entry) -> bytes | None:
+        """A small data file's content, if it is the right one."""
+        if entry.size > INLINE_MAX_BYTES or entry.holes:
+            return None
+        if self._is_doubtful or entry.id in self._ids:
+            return None
+        try:
+            fd = open_content(self._tree, entry)
+            try:
+                content = os.read(fd, entry.size + 1)
+            finally:
+                os.close(fd)
+        except (OSError, CorruptStore):
+            return None
+        return content if is_content_of(entry, content) else None
+
     def take(self, entry: Entry, copy: Copy) -> Outcome:
         """Copy the content of a data file, if it is the right one."""
         if self._is_doubtful or entry.id in self._ids:
@@ -179,6 +205,11 @@ class TreeContents:
 
     def drop(self, _entry: Entry) -> None:
         """Nothing is on its way."""
+
+
+def is_content_of(entry: Entry, content: bytes) -> bool:
+    """Whether this is the whole content of a file without holes."""
+    return len(content) == entry.size and blake3.blake3(content).digest() == entry.digest
 
 
 def open_content(tree: Tree, entry: Entry) -> int:

@@ -53,6 +53,11 @@ class Deletion:
         self._excluder = Excluder(ExcludeOptions(options.exclude))
         self._spared = {(found.st_dev, found.st_ino) for found in map(os.stat, options.spared)}
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether a pattern may leave out anything."""
+        return self._excluder.has_patterns
+
     def is_excluded(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether a pattern leaves out this path (below the version's root)."""
         excluder = self._excluder

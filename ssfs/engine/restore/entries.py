@@ -22,6 +22,7 @@ from ssfs.model.entry import Kind
 from ssfs.model.layout import Layout, data_bytes
 from ssfs.protocol.messages import INLINE_MAX_BYTES
 
+_FILE = int(Kind.FILE)
 _DIRECTORY_THERE = "not restored: a directory has its place"
 _MOST_WAITING_DIRECTORIES = 512
 """Directories held open because content for them is on its way."""
@@ -37,6 +38,9 @@ class Entries:
         self._contents = contents
         self._links = links
         self._existing = Existing(run)
+        # Nothing is left out, and what is not there is written.
+        self._has_patterns = run.deletion.has_patterns
+        self._is_straight = not (run.options.dry_run or self._has_patterns)
         self._queue: collections.deque[Item] = collections.deque()
 
     def restore(self, directories: Directories) -> None:
@@ -44,12 +48,17 @@ class Entries:
         self._walk = Walk(directories.make, directories.finish)
         with contextlib.closing(self._walk):
             for item in self._walk.items(directories.tops()):
-                if self._is_settled(item):
+                if item.level.is_new and item.entry.kind == _FILE and self._is_unhindered(item):
+                    item.is_asked = True
+                    self._contents.ask(item.entry, None)
+                    self._queue.append(item)
+                elif self._is_settled(item):
                     continue
-                if item.entry.kind != Kind.FILE:
+                elif item.entry.kind != _FILE:
                     self._put(item)
                     continue
-                self._ask(item)
+                else:
+                    self._ask(item)
                 if self._contents.is_full() or self._is_above(_MOST_WAITING_DIRECTORIES):
                     self._work_off()
             self._contents.flush()
@@ -67,11 +76,15 @@ class Entries:
     def _is_above(self, directories: int) -> bool:
         return self._walk.waiting_directories >= directories
 
+    def _is_unhindered(self, item: Item) -> bool:
+        """Whether a file in a new directory can be asked for without another look: most of them can."""
+        return self._is_straight and not (item.entry.link_group or self._run.failures.has_foresight)
+
     # -- what is there already -------------------------------------------------------------------
 
     def _is_settled(self, item: Item) -> bool:
         """Whether nothing is to be written for an entry; it is done with then."""
-        if self._run.deletion.is_excluded(item.path, is_directory=False):
+        if self._has_patterns and self._run.deletion.is_excluded(item.path, is_directory=False):
             self._leave(item)
             return True
         status = self._look(item)
@@ -83,7 +96,7 @@ class Entries:
             item.action = Action.REPLACE
             is_judged = is_first and self._options.overwrite is not Overwrite.ALWAYS
             if is_judged and self._existing.is_settled(item, status):
-                self._arrived(item)
+                self._arrived(item, item.entry.size)
                 return True
         if self._options.dry_run:
             self._foresee(item, status, is_first=is_first)
@@ -175,6 +188,9 @@ class Entries:
         if not item.is_asked and self._is_linked(item):
             return
         entry = item.entry
+        if item.is_asked and (content := self._contents.take_whole(entry)) is not None:
+            self._put_small(item, content)
+            return
         item.is_taken = entry.kind != Kind.FILE
         is_there = False
         if entry.kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE) and os.geteuid() != 0:
@@ -192,15 +208,38 @@ class Entries:
                 if not item.is_taken:
                     self._contents.drop(entry)
         if is_there:
-            self._run.report_incomplete(item.path)
-            self._run.failures.end_row()
-            self._run.actions.add(item.action, item.path)
-            self._arrived(item)
+            self._is_put(item)
         elif item.comes_again:
             self._queue.append(item)
         else:
             self._links.failed(entry)
             self._leave(item)
+
+    def _put_small(self, item: Item, content: bytes) -> None:
+        """Put a file with this content, which is right, in its place."""
+        entry, level, target = item.entry, item.level, self._run.target
+        if level.gives_xattrs is None:
+            level.gives_xattrs = target.gives_xattrs(level.fd)
+        try:
+            target.put_small(
+                entry,
+                level.fd,
+                content,
+                lambda: self._make_room(item),
+                has_no_xattrs=not level.gives_xattrs,
+            )
+        except OSError as error:
+            self._fail(item, error)
+            self._links.failed(entry)
+            self._leave(item)
+            return
+        self._is_put(item, len(content))
+
+    def _is_put(self, item: Item, size_bytes: int = 0) -> None:
+        self._run.report_incomplete(item.path)
+        self._run.failures.end_row()
+        self._run.actions.add(item.action, item.path)
+        self._arrived(item, size_bytes)
 
     def _fail(self, item: Item, error: OSError) -> None:
         if error.errno in IN_THE_WAY:
@@ -244,16 +283,17 @@ class Entries:
         self._run.actions.add(item.action, item.path)
         return True
 
-    def _arrived(self, item: Item) -> None:
-        """An entry is in its place."""
-        self._links.is_there(item.entry, item.level.fd)
+    def _arrived(self, item: Item, size_bytes: int = 0) -> None:
+        """An entry is in its place, with so much content that the monitor has not heard of."""
+        if item.entry.link_group:
+            self._links.is_there(item.entry, item.level.fd)
         self._run.actions.entries += 1
         self._run.actions.size_bytes += item.entry.size
-        self._leave(item)
+        self._leave(item, size_bytes)
 
-    def _leave(self, item: Item) -> None:
+    def _leave(self, item: Item, size_bytes: int = 0) -> None:
         """Nothing more happens to an entry."""
-        self._run.monitor.advance(1, 0, item.path)
+        self._run.monitor.advance(1, size_bytes, item.path)
         self._walk.done(item)
 
 

@@ -1,7 +1,8 @@
 """What the target has already in an entry's place: is it right, and if only its metadata is not, it gets that.
 
 A file of the right size is read and digested, however right its times look: a bit that flipped on a disk changes
-neither. Reading it costs a third of its signature and nothing of the line.
+neither. Reading it costs a third of its signature and nothing of the line. Only with `quick_check` is a file of the
+recorded size and modification time taken for right as it is.
 
 Metadata is set where a file is only if it has no other name and nobody else's hands on it (`Target.is_ours`).
 Else it is made anew, from itself. What is right in every respect stays, whatever its names.
@@ -9,21 +10,23 @@ Else it is made anew, from itself. What is right in every respect stays, whateve
 
 import contextlib
 import os
+import stat
 
 from ssfs.delta.basis import Basis
 from ssfs.delta.signature import signature_size
-from ssfs.engine.restore.contents import Copy
+from ssfs.engine.restore.contents import Copy, is_content_of
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.options import Action
 from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Item
 from ssfs.fsio.disk import COPY_BYTES, fsync
 from ssfs.fsio.sparse import DataFile, fills_holes, find_layout, is_empty_in_holes, read_at
-from ssfs.model.entry import Entry, Kind, kind_of_mode
+from ssfs.model.entry import Entry, Kind, kind_of_mode, mtime_ns_of
 from ssfs.model.layout import Layout
-from ssfs.source.reading import digest_file, open_file
+from ssfs.source.reading import digest_file, open_file, open_quietly
 from ssfs.source.xattrs import path_of
 
+_READ_AT_ONCE_BYTES = 1 << 20
 _BASIS_MIN_BYTES = 16 << 10
 """A smaller file is not worth a signature."""
 
@@ -43,7 +46,7 @@ class Existing:
         if kind_of_mode(status.st_mode) != entry.kind:
             return False
         if entry.kind == Kind.FILE:
-            return status.st_size == entry.size and self._is_file_settled(item)
+            return status.st_size == entry.size and self._is_file_settled(item, status)
         if not _is_same(entry, status, item.level.fd):
             return False
         there = path_of(entry.name, item.level.fd)
@@ -54,33 +57,52 @@ class Existing:
         self._unchanged(item, status, there)
         return True
 
-    def _is_file_settled(self, item: Item) -> bool:
+    def _is_file_settled(self, item: Item, status: os.stat_result) -> bool:
+        entry, target = item.entry, self._run.target
+        if self._run.options.quick_check and status.st_mtime_ns == mtime_ns_of(entry):
+            there = path_of(entry.name, item.level.fd)
+            if not target.lacks(entry, status, there):
+                self._unchanged(item, status, there)
+                return True
         try:
-            with open_file(item.entry.name, item.level.fd) as fd:
+            fd = open_quietly(entry.name, item.level.fd)
+            try:
                 return self._is_open_settled(item, fd)
+            finally:
+                os.close(fd)
         except OSError:
             return False
 
     def _is_open_settled(self, item: Item, fd: int) -> bool:
-        """Likewise for an open file.
+        """Likewise for what was opened in its place.
 
         Raises:
             OSError: It cannot be read, or not be made anew.
         """
         entry, target = item.entry, self._run.target
         status = os.fstat(fd)
-        layout = Layout.of(entry.size, entry.holes)
-        digest, _ = digest_file(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
-        if digest != entry.digest or not is_empty_in_holes(fd, layout):
+        if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
             return False
-        if layout.is_sparse and fills_holes(fd, layout) and self._is_thinned(item, fd):
-            return True
+        is_trusted = self._run.options.quick_check and status.st_mtime_ns == mtime_ns_of(entry)
+        if not is_trusted:
+            if not self._has_content(item, fd):
+                return False
+            if entry.holes and self._is_thinned(item, fd):
+                return True
         if not target.lacks(entry, status, fd):
             self._unchanged(item, status, fd)
         elif not self._is_mended(item, fd, status):
             return False
-        self._run.monitor.advance(0, entry.size, item.path)
         return True
+
+    def _has_content(self, item: Item, fd: int) -> bool:
+        """Whether an open file of the right size has an entry's content."""
+        entry = item.entry
+        if not entry.holes and entry.size <= _READ_AT_ONCE_BYTES:
+            return is_content_of(entry, os.read(fd, entry.size + 1))
+        layout = Layout.of(entry.size, entry.holes)
+        digest, _ = digest_file(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
+        return digest == entry.digest and is_empty_in_holes(fd, layout)
 
     def _is_mended(self, item: Item, fd: int, status: os.stat_result) -> bool:
         """Give a file with the right content the right metadata; False if it is not right any more."""
@@ -96,10 +118,12 @@ class Existing:
         return True
 
     def _is_thinned(self, item: Item, fd: int) -> bool:
-        """Give a right file, but with room for zeros, its holes back; False if this file system cannot.
+        """Give a right file its holes back, if it has room for zeros there; False if it has not, or the file system cannot.
 
         Made anew from itself, not punched: who writes to it meanwhile would lose what he wrote.
         """
+        if not fills_holes(fd, Layout.of(item.entry.size, item.entry.holes)):
+            return False
         if not self._run.options.dry_run:
             try:
                 if not self._is_made_anew(item, fd, must_thin=True):
@@ -108,7 +132,6 @@ class Existing:
                 return False  # no room for two of it, say: its content is right as it is
             self._run.report_incomplete(item.path)
         self._run.actions.add(Action.REPLACE, item.path)
-        self._run.monitor.advance(0, item.entry.size, item.path)
         return True
 
     def _unchanged(self, item: Item, status: os.stat_result, there: int | bytes) -> None:

@@ -72,14 +72,21 @@ class Failures:
 
     def end_row(self) -> None:
         """Something was written, or nothing more comes: say how many were not listed."""
+        if not self._in_a_row:
+            return
         rest = self._in_a_row - self._listed
         if rest > 0:
             self.report(b"", f"and {rest:,} more likewise: {_reason(self._errno)}")
         self._errno = self._in_a_row = 0
 
+    @property
+    def has_foresight(self) -> bool:
+        """Whether `foresee` can know of anything."""
+        return bool(self._read_only or self._full or self._over_quota)
+
     def foresee(self, fd: int, size: int) -> OSError | None:
         """What putting an entry with so much content into an open directory fails with for certain."""
-        if not (self._read_only or self._full or self._over_quota):
+        if not self.has_foresight:
             return None
         device = os.fstat(fd).st_dev
         number = 0

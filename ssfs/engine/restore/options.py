@@ -49,6 +49,8 @@ class RestoreOptions(msgspec.Struct, frozen=True):
 
     Attributes:
         overwrite: What becomes of entries that are in the target already.
+        quick_check: A file of the recorded size and modification time (to the nanosecond) is taken for right
+            without being read; its other metadata is compared all the same.
         deletes: Remove from restored directories what the version does not have.
         dry_run: Write nothing.
         in_place: The target is where the version came from: each wanted path goes to its own place
@@ -59,17 +61,21 @@ class RestoreOptions(msgspec.Struct, frozen=True):
         owners: Whose the files are.
         damaged_ok: Restore what is damaged in the store as it is; it is a problem of the result all the
             same. (A server is asked for it in `Fetch`.)
+        cache: Where syncs of this machine keep their catalogs (`ssfs.engine.cache`): what is there a server need not
+            send. None for nowhere.
         spared: Directories (paths) that are never deleted, nor what holds them.
         on_action: Hears of each path that is changed, as it happens.
     """
 
     overwrite: Overwrite = Overwrite.IF_CHANGED
+    quick_check: bool = False
     deletes: bool = False
     dry_run: bool = False
     in_place: bool = False
     exclude: tuple[str, ...] = ()
     owners: OwnerMap = OwnerMap()
     damaged_ok: bool = False
+    cache: bytes | None = None
     spared: tuple[bytes, ...] = ()
     on_action: Callable[[Action, bytes], None] | None = None
 

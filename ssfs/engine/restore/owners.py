@@ -19,10 +19,16 @@ class Owners:
             for principal in catalog.principals()
         }
         self._local: dict[tuple[int, int], int] = {}
+        self._pairs: dict[tuple[int, int], tuple[int, int]] = {}
 
     def of(self, entry: Entry) -> tuple[int, int]:
         """User and group number of an entry."""
-        return self._number(USER, entry.uid), self._number(GROUP, entry.gid)
+        recorded = (entry.uid, entry.gid)
+        found = self._pairs.get(recorded)
+        if found is None:
+            found = self._number(USER, entry.uid), self._number(GROUP, entry.gid)
+            self._pairs[recorded] = found
+        return found
 
     def local(self, kind: int, number: int) -> int:
         """This machine's number for a user's or group's number of the source."""

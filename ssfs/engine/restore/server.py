@@ -14,7 +14,7 @@ from ssfs.errors import ConfigError, CorruptStore, TrustError
 from ssfs.fsio.disk import open_directory, store_errors
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Fetch, Fetched
+from ssfs.protocol.messages import CatalogEnd, Fetch, Fetched
 from ssfs.store.store import Store, Task
 from ssfs.store.tree import Tree
 from ssfs.store.version import Version
@@ -67,8 +67,14 @@ def serve_restore(channel: Channel, store: Store, peer: Peer, request: Fetch) ->
         tree = Tree(catalog, open_directory(os.path.join(version.path, b"tree")))
         stack.callback(tree.close)
         wanted = find_wanted(catalog, request.paths)
-        channel.send(_fetched(task, version, fault, is_whole=not wanted))
-        send_rows(channel, catalog, wanted_rows(catalog, wanted))
+        digest = b"" if fault else catalog.logical_digest()
+        fetched = _fetched(task, version, fault, is_whole=not wanted)
+        if digest in request.known:
+            channel.send(msgspec.structs.replace(fetched, known=digest))
+            channel.send(CatalogEnd())
+        else:
+            channel.send(fetched)
+            send_rows(channel, catalog, wanted_rows(catalog, wanted))
         known = None if request.damaged_ok else damage
         answers = stack.enter_context(
             contextlib.closing(Answers(channel, catalog, tree, wanted, known))

@@ -18,18 +18,20 @@ from ssfs.engine.restore.options import OwnerMap
 from ssfs.engine.restore.owners import Owners
 from ssfs.engine.restore.xattrs import RestoredXattrs
 from ssfs.errors import ConfigError
-from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename
+from ssfs.fsio.disk import DIRECTORY_FLAGS, link_file, open_fd, rename, write_all
 from ssfs.model.entry import Entry, Kind, mtime_ns_of, st_mode
 from ssfs.source.xattrs import path_of
 from ssfs.store.catalog.reader import CatalogReader
 
 IN_THE_WAY = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
 """What a rename fails with where a directory has the place."""
+_HELD_BACK = 0o7022
+"""What a file does not have while it is written: special bits, and being written to by others."""
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 _PART_MIN_BYTES = 8 << 20
 """From this size on, what was written of a file when the run broke off is kept for the next run."""
 _TARGET_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_FILE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_target(target: bytes, *, in_place: bool, dry_run: bool) -> tuple[int, bool]:
@@ -109,6 +111,7 @@ class Target:
         self._beside_us = name_beside(secrets.token_hex(8).encode())
         self._beside = self._beside_us
         # What an ordinary user may give a file to.
+        self._us = (os.geteuid(), os.getegid())
         self._groups = frozenset((*os.getgroups(), os.getegid()))
 
     def make_directory(self, name: bytes, parent_fd: int) -> tuple[int, bool]:
@@ -118,6 +121,50 @@ class Target:
             os.mkdir(name, 0o700, dir_fd=parent_fd)
             is_new = True
         return os.open(name, DIRECTORY_FLAGS, dir_fd=parent_fd), is_new
+
+    def put_small(
+        self,
+        entry: Entry,
+        parent_fd: int,
+        content: bytes,
+        make_room: Callable[[], bool],
+        *,
+        has_no_xattrs: bool,
+    ) -> None:
+        """As `put`, for a file whose whole content is here and has the right digest.
+
+        Args:
+            entry: Its row.
+            parent_fd: Its directory.
+            content: All of it; the file has no holes.
+            make_room: As for `put`.
+            has_no_xattrs: Nothing gives a new file in that directory extended attributes.
+
+        Raises:
+            OSError: It is not there; what was there before still is.
+        """
+        self._beside = beside = b"%s%d" % (self._beside_us, entry.id)
+        fd = os.open(beside, _FILE_FLAGS, self._first_mode(entry), dir_fd=parent_fd)
+        try:
+            try:
+                write_all(fd, content)
+                self.set_metadata(entry, fd, has_no_xattrs=has_no_xattrs)
+            finally:
+                os.close(fd)
+            self._rename(entry.name, parent_fd, make_room)
+        except BaseException:
+            self._unlink_beside(parent_fd)
+            raise
+
+    def _first_mode(self, entry: Entry) -> int:
+        """The mode a file is made with: the one it is to have, where that gives nobody more than he gets anyway.
+
+        It may get another owner, or the group of its directory first: then only its owner may do anything.
+        """
+        mode = entry.mode
+        if mode & _HELD_BACK or (mode >> 3) & ~mode & 0o7 or self._owners.of(entry) != self._us:
+            return 0o600
+        return mode
 
     def put(
         self,
@@ -218,6 +265,10 @@ class Target:
 
     # -- metadata --------------------------------------------------------------------------------
 
+    def gives_xattrs(self, directory_fd: int) -> bool:
+        """Whether a file that is made in an open directory may have extended attributes at once: by a default ACL."""
+        return self._xattrs.may_be_inherited(directory_fd)
+
     def is_ours(self, entry: Entry, status: os.stat_result) -> bool:
         """Whether a file that is there can become this entry without another one seeing it.
 
@@ -236,8 +287,10 @@ class Target:
             status: How it looks.
             there: It, open; or a path that is not followed.
         """
+        if status.st_mtime_ns != mtime_ns_of(entry):
+            return True
         uid, gid = self._owners.of(entry)
-        us = os.geteuid()
+        us = self._us[0]
         if us != 0:
             # Made anew it would be ours; whoever else it may belong to now is not for us to say.
             uid = uid if uid == us else status.st_uid
@@ -247,7 +300,6 @@ class Target:
         return not (
             (status.st_uid, status.st_gid) == (uid, gid)
             and is_mode_right
-            and status.st_mtime_ns == mtime_ns_of(entry)
             and not self._xattrs.lacks(entry, there)
         )
 
@@ -256,8 +308,11 @@ class Target:
         self.owners_not_set += (status.st_uid, status.st_gid) != self._owners.of(entry)
         self._xattrs.count_unset(entry, there)
 
-    def set_metadata(self, entry: Entry, fd: int) -> None:
-        """Owner, mode (giving a file away clears bits), extended attributes, times; what is right is not set."""
+    def set_metadata(self, entry: Entry, fd: int, *, has_no_xattrs: bool = False) -> None:
+        """Owner, mode (giving a file away clears bits), extended attributes, times; what is right is not set.
+
+        With `has_no_xattrs` it is known that there are none yet.
+        """
         status = os.fstat(fd)
         uid, gid = self._owners.of(entry)
         if (uid, gid) != (status.st_uid, status.st_gid):
@@ -273,12 +328,16 @@ class Target:
         mode = self._mode(entry, status.st_uid, status.st_gid)
         if stat.S_IMODE(status.st_mode) != mode:
             os.fchmod(fd, mode)
-        self._problem = self._xattrs.set(entry, fd)
-        if status.st_mtime_ns != mtime_ns_of(entry):
-            os.utime(fd, ns=(self._now_ns, mtime_ns_of(entry)))
+        if entry.xattrs or not has_no_xattrs:
+            self._problem = self._xattrs.set(entry, fd)
+        mtime_ns = mtime_ns_of(entry)
+        if status.st_mtime_ns != mtime_ns:
+            os.utime(fd, ns=(self._now_ns, mtime_ns))
 
     def _mode(self, entry: Entry, uid: int, gid: int) -> int:
         """The mode for a file with this owner: what ran as somebody else must not run as us."""
+        if not entry.mode & _SET_ID:
+            return entry.mode
         is_right = entry.kind == Kind.DIRECTORY or (uid, gid) == self._owners.of(entry)
         return entry.mode if is_right else entry.mode & ~_SET_ID
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from ssfs.engine.restore.options import Action
 from ssfs.model.entry import Entry, Kind
 
+_DIRECTORY = int(Kind.DIRECTORY)
+
 
 class Level:
     """A directory that is being restored.
@@ -29,6 +31,7 @@ class Level:
         leftovers: Entry ids and names of files that a killed restore was writing in it.
         waiting: Entries in it that were met and are not done.
         is_read: Whether all entries in it were met.
+        gives_xattrs: Whether a new file in it may have extended attributes at once; None while that is not known.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Level:
         self.leftovers: list[tuple[int, bytes]] = []
         self.waiting = 0
         self.is_read = False
+        self.gives_xattrs: bool | None = None
 
 
 class Item:
@@ -111,7 +115,7 @@ class Walk:
                     self._finish_if_done(level)
                     continue
                 path = level.path + b"/" + child.name if level.path else child.name
-                if child.kind != Kind.DIRECTORY:
+                if child.kind != _DIRECTORY:
                     level.waiting += 1
                     yield Item(child, path, level)
                 elif (below := self._make(child, path, level)) is not None:

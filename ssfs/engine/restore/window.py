@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ssfs.delta.basis import Basis
 from ssfs.delta.signature import signature, signature_size
 from ssfs.engine.refusal import hear
-from ssfs.engine.restore.contents import DAMAGED, Copy, Outcome
+from ssfs.engine.restore.contents import DAMAGED, Copy, Outcome, is_content_of
 from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
 from ssfs.engine.restore.stream import Stream, stray, too_much
 from ssfs.errors import InternalError, RemoteProtocolError
@@ -72,6 +72,7 @@ class ChannelContents:
         self._signature_bytes = 0
         self._unsent: list[int] = []
         self._arrived: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._begun: bytes | FileBegin | NoContent | None = None
 
     def close(self) -> None:
         """Close the files that deltas would have been against."""
@@ -134,6 +135,23 @@ class ChannelContents:
             self._unsent = []
 
     # -- answers ---------------------------------------------------------------------------------
+
+    def take_whole(self, entry: Entry) -> bytes | None:
+        """As `ssfs.engine.restore.contents.Contents.take_whole`.
+
+        Raises:
+            PeerError: As `take`.
+        """
+        asked = self._asked[0]
+        if asked.entry is not entry or entry.size > INLINE_MAX_BYTES or entry.holes:
+            return None
+        content = self._answer(asked)
+        if isinstance(content, bytes) and is_content_of(entry, content):
+            self._asked.popleft()
+            self._note(asked, -1)
+            return content
+        self._begun = content
+        return None
 
     def take(self, entry: Entry, copy: Copy) -> Outcome:
         """Write the content of the file that was asked for first.
@@ -204,6 +222,9 @@ class ChannelContents:
         Raises:
             RemoteProtocolError: It says it about another file, or what cannot be.
         """
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            return begun
         if not self._arrived:
             if len(self._unsent) > len(self._asked):
                 self.flush()  # the file we wait for is among them

@@ -48,14 +48,24 @@ class RestoredXattrs:
             self._known[entry.xattrs] = known
         return known
 
+    def may_be_inherited(self, directory_fd: int) -> bool:
+        """Whether what is made in an open directory may have attributes that we would take away again."""
+        try:
+            return any(_is_ours(os.fsencode(name)) for name in list_xattrs(directory_fd))
+        except OSError as error:
+            return error.errno not in _NOT_OURS
+
     def lacks(self, entry: Entry, there: int | bytes) -> bool:
         """Whether an open file, or what has a name (not followed), has others, as far as we can tell and set.
 
         What cannot be told is to be set, which says why.
         """
         try:
+            names = list_xattrs(there)
+            if not names and not entry.xattrs:
+                return False
             wanted = self.of(entry)
-            present = {name for name in map(os.fsencode, list_xattrs(there)) if _is_ours(name)}
+            present = {name for name in map(os.fsencode, names) if _is_ours(name)}
             if not wanted and not present:
                 return False
             settable = {name: wanted[name] for name in wanted if self._is_settable(name)}

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import operator
 import re
 import sqlite3
 from collections.abc import Container, Iterable, Iterator
@@ -21,7 +22,8 @@ from ssfs.store.catalog.schema import (
     connect,
 )
 
-_CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name"
+_CHILDREN = f"{SELECT_ENTRY} WHERE parent = ? AND name > ? ORDER BY name LIMIT ?"
+_CHILDREN_AT_ONCE = 256
 _LISTING = """
 SELECT id, name, kind, mode, uid, gid, mtime_s, mtime_ns, size, link_group, rdev, holes, length(target)
 FROM entry WHERE parent = ? AND name > ? ORDER BY name LIMIT ?
@@ -36,6 +38,7 @@ _BY_INODE = f"{SELECT_ENTRY} WHERE ino = ?"
 _BYTES = ("name", "digest", "target", "xattrs", "holes")
 _BY_CONTENT = f"{SELECT_ENTRY} WHERE size = ? AND digest = ? AND kind = 1 AND size >= 4096 LIMIT 1"
 _FILES = "SELECT size, digest, id FROM entry WHERE kind = 1"
+_BY_INDEX_OF_PATHS = f"{SELECT_ENTRY} INDEXED BY entry_path ORDER BY parent, name"
 _DIGESTED = (
     SELECT_ENTRY,
     "SELECT kind, number, name FROM principal",
@@ -198,8 +201,17 @@ class CatalogReader:
         return self._first(_BY_ID, (entry_id,))
 
     def children(self, parent: int, after: bytes = b"") -> Iterator[Entry]:
-        """The rows of a directory whose names come after `after`, in byte order of the names."""
-        return self._rows(_CHILDREN, (parent, after))
+        """The rows of a directory whose names come after `after`, in byte order of the names.
+
+        Some at a time: a query that is open at each level of a walk would be compiled anew for each directory.
+        """
+        while rows := list(self._rows(_CHILDREN, (parent, after, _CHILDREN_AT_ONCE))):
+            yield from rows
+            if len(rows) < _CHILDREN_AT_ONCE:
+                return
+            if rows[-1].name <= after:
+                raise CorruptStore("Catalog has names out of order", path=self.path)
+            after = rows[-1].name
 
     def listing(self, parent: int, after: bytes, limit: int) -> list[ListedRow]:
         """As `children`, at most `limit` of them and only what is asked for by the million."""
@@ -526,18 +538,24 @@ class CatalogReader:
             return error.problem
         return ""
 
-    def recomputed_digest(self) -> bytes:
-        """The logical digest that its rows have.
+    def recomputed_digest(self, *, by_path: bool = False) -> bytes:
+        """The logical digest that its rows have; with `by_path` those that the index of paths leads to.
 
         Raises:
-            CorruptStore: They cannot be read.
+            CorruptStore: They cannot be read, or the index is out of order.
         """
         total = 0
-        for query in _DIGESTED:
+        for query in (_BY_INDEX_OF_PATHS, *_DIGESTED[1:]) if by_path else _DIGESTED:
+            last: tuple[object, ...] = ()
             try:
                 rows = self._database.execute(query)
                 while batch := rows.fetchmany(1000):
                     total += rows_digest(batch)
+                    if query is _BY_INDEX_OF_PATHS:
+                        places = [last, *(row[1:3] for row in batch)]
+                        if not all(map(operator.lt, places, places[1:])):
+                            raise CorruptStore("Catalog has names out of order", path=self.path)
+                        last = places[-1]
             except (*READ_ERRORS, TypeError) as error:
                 raise CorruptStore(f"Catalog cannot be read ({error})", path=self.path) from error
         return digest_bytes(total)

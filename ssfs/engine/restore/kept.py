@@ -1,0 +1,73 @@
+"""Catalogs that this machine has of its own syncs: by one of them a version is restored without its rows being sent.
+
+What a client has synced last lies in its cache (`ssfs.engine.cache`), whole, under its logical digest, and is never changed
+there. It is believed here only after all of its rows were digested in the order of the index that a restore goes by:
+the disk may have changed a bit since it was written. Catalogs are opened before the server is told of
+them, since a sync may delete them meanwhile.
+"""
+
+import contextlib
+import os
+import re
+
+from ssfs.errors import ConfigError, CorruptStore, RemoteProtocolError
+from ssfs.store.catalog.reader import CatalogReader
+
+MOST_KEPT = 64
+_FINISHED = re.compile(r"([0-9a-f]{64})\.db")
+
+
+class KeptCatalogs:
+    """The finished catalogs in a cache, open: the newest 64."""
+
+    def __init__(self, root: bytes | None) -> None:
+        """Open those of the cache in this directory; None: there is none."""
+        self._open: dict[bytes, CatalogReader] = {}
+        for path, digest in _newest(root) if root is not None else []:
+            with contextlib.suppress(CorruptStore):
+                self._open[digest] = CatalogReader.open(path)
+
+    def digests(self) -> list[bytes]:
+        """Their logical digests, as their names say."""
+        return list(self._open)
+
+    def find(self, digest: bytes) -> CatalogReader:
+        """The one with this digest; open until `close`.
+
+        Raises:
+            RemoteProtocolError: There is none: the server names what it was not told of.
+            ConfigError: It is not what was written.
+        """
+        catalog = self._open.get(digest)
+        if catalog is None:
+            raise RemoteProtocolError("The server says we have a catalog that we do not have")
+        problem = "its rows are not those that were written"
+        try:
+            if catalog.recomputed_digest(by_path=True) == digest:
+                return catalog
+        except CorruptStore as error:
+            problem = error.problem
+        raise ConfigError(
+            f"The catalog in the cache is damaged ({problem})",
+            path=catalog.path,
+            remedy="delete this file, which a sync can do without, and restore again",
+        )
+
+    def close(self) -> None:
+        """Close all."""
+        for catalog in self._open.values():
+            catalog.close()
+        self._open.clear()
+
+
+def _newest(root: bytes) -> list[tuple[bytes, bytes]]:
+    """Path and logical digest of the finished catalogs in a cache, the newest first."""
+    found: list[tuple[int, bytes, bytes]] = []
+    with contextlib.suppress(OSError), os.scandir(os.fsdecode(root)) as tasks:
+        for task in tasks:
+            with contextlib.suppress(OSError), os.scandir(task.path) as files:
+                for file in files:
+                    if match := _FINISHED.fullmatch(file.name):
+                        age = -file.stat(follow_symlinks=False).st_mtime_ns
+                        found.append((age, os.fsencode(file.path), bytes.fromhex(match[1])))
+    return [(path, digest) for _, path, digest in sorted(found)[:MOST_KEPT]]
