@@ -46,6 +46,7 @@ from ssfs.store.tree import Tree
 
 _READ_BYTES = 512 << 10
 _MOST_FILES_PER_FRAME = 1000
+_ROWS_AHEAD = 256
 _KNOWN_DIRECTORIES = 1024
 _MAX_DEPTH = 1 << 20
 """A path of more names than this goes in a circle."""
@@ -94,6 +95,7 @@ class Answers:
         self._tops = {entry.id for entry in wanted.values()} or {ROOT_ID}
         self._is_below: dict[int, bool] = {}
         self._requests = Requests()
+        self._ahead: dict[int, Entry] = {}
         self._has_left = False
 
     def run(self) -> None:
@@ -135,7 +137,11 @@ class Answers:
 
     def _entry(self, request: Request) -> Entry:
         """The file that a request names, if it is one of the wanted entries."""
-        entry = self._catalog.entry(request.entry_id)
+        entry = self._ahead.pop(request.entry_id, None)
+        if entry is None:
+            ids = self._requests.next_ids(_ROWS_AHEAD)
+            self._ahead = {row.id: row for row in self._catalog.entries_of(ids)}
+            entry = self._ahead.pop(request.entry_id, None)
         if entry is None or entry.kind != Kind.FILE or not self._is_wanted(entry):
             raise RemoteProtocolError(
                 f"The client asked for {request.entry_id}, no file of its own"
@@ -207,10 +213,12 @@ class Answers:
             raise _Unreadable(cannot_be_found(error)) from error
 
     def _read_small(self, entry: Entry) -> bytes:
-        layout = Layout.of(entry.size, entry.holes)
         fd = self._open(entry)
+        size = entry.size
         try:
-            if layout.is_sparse:
+            if entry.holes:
+                layout = Layout.of(entry.size, entry.holes)
+                size = layout.data_bytes
                 is_whole = self._sends_all or os.fstat(fd).st_size == entry.size
                 content = read_stream(fd, layout) if is_whole else b""
             else:
@@ -219,9 +227,9 @@ class Answers:
             raise _Unreadable(cannot_be_read(error)) from error
         finally:
             os.close(fd)
-        if len(content) != layout.data_bytes and not self._sends_all:
+        if len(content) != size and not self._sends_all:
             raise _Unreadable(DAMAGED)
-        return content[: layout.data_bytes]
+        return content if len(content) == size else content[:size]
 
     def _answer(self, request: Request) -> None:
         """Send one file by itself."""

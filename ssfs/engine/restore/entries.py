@@ -40,6 +40,7 @@ class Entries:
         self._existing = Existing(run)
         # Nothing is left out, and what is not there is written.
         self._has_patterns = run.deletion.has_patterns
+        self._judges_all = run.options.overwrite is Overwrite.IF_CHANGED and not self._has_patterns
         self._is_straight = not (run.options.dry_run or self._has_patterns)
         self._queue: collections.deque[Item] = collections.deque()
 
@@ -48,10 +49,14 @@ class Entries:
         self._walk = Walk(directories.make, directories.finish)
         with contextlib.closing(self._walk):
             for item in self._walk.items(directories.tops()):
-                if item.level.is_new and item.entry.kind == _FILE and self._is_unhindered(item):
+                is_plain = item.entry.kind == _FILE and not item.entry.link_group
+                if is_plain and item.level.is_new and self._is_unhindered():
                     item.is_asked = True
                     self._contents.ask(item.entry, None)
                     self._queue.append(item)
+                elif is_plain and self._judges_all and self._existing.is_right(item):
+                    self._arrived(item, item.entry.size)
+                    continue
                 elif self._is_settled(item):
                     continue
                 elif item.entry.kind != _FILE:
@@ -76,9 +81,9 @@ class Entries:
     def _is_above(self, directories: int) -> bool:
         return self._walk.waiting_directories >= directories
 
-    def _is_unhindered(self, item: Item) -> bool:
-        """Whether a file in a new directory can be asked for without another look: most of them can."""
-        return self._is_straight and not (item.entry.link_group or self._run.failures.has_foresight)
+    def _is_unhindered(self) -> bool:
+        """Whether a file of one name in a new directory can be asked for without another look: most of them can."""
+        return self._is_straight and not self._run.failures.has_foresight
 
     # -- what is there already -------------------------------------------------------------------
 

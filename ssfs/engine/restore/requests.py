@@ -1,6 +1,7 @@
 """What a restoring client has asked for and was not answered, within its credit (`ssfs.engine.restore.credit`)."""
 
 import collections
+import itertools
 from typing import NamedTuple
 
 from ssfs.delta.signature import LoadedSignature
@@ -32,6 +33,10 @@ class Requests:
     def first(self) -> Request:
         """The one to answer next."""
         return self._queue[0]
+
+    def next_ids(self, count: int) -> list[int]:
+        """The files to answer for next, at most so many."""
+        return [request.entry_id for request in itertools.islice(self._queue, count)]
 
     def want(self, ids: list[int]) -> None:
         """Files are wanted whole; raises as `hear_basis`."""

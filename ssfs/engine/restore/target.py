@@ -279,6 +279,14 @@ class Target:
         is_owned = status.st_uid == uid or (uid == 0 and status.st_uid == self._owners.of(entry)[0])
         return is_owned and status.st_nlink == 1
 
+    def is_like(self, entry: Entry, status: os.stat_result) -> bool:
+        """Whether this is how a file looks that has all of an entry's metadata, extended attributes left aside."""
+        return (
+            status.st_mtime_ns == mtime_ns_of(entry)
+            and status.st_mode == entry.mode | stat.S_IFREG
+            and (status.st_uid, status.st_gid) == self._owners.of(entry)
+        )
+
     def lacks(self, entry: Entry, status: os.stat_result, there: int | bytes) -> bool:
         """Whether what is there lacks some of the metadata that we can give it.
 
