@@ -176,6 +176,20 @@ def test_where_to_is_said_exactly_once(backed_up: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_quick_check_believes_size_and_time_and_contradicts_always(backed_up: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    ssfs("restore", "-q", backed_up, "1", "--to", out)
+    times = (out / "to-letter").stat()
+    (out / "to-letter").write_text("Dear writer\n")
+    os.utime(out / "to-letter", ns=(times.st_atime_ns, times.st_mtime_ns))
+    arguments = ("restore", backed_up, "1", "--to", out)
+    assert ssfs_json(*arguments, "--quick-check")["unchanged"] == 6
+    error = run(*arguments, "--quick-check", "--overwrite", "always", expect=2).error
+    assert "--overwrite always does not" in error
+    assert (out / "to-letter").read_text() == "Dear writer\n"
+    assert ssfs_json(*arguments)["replaced"] == 1
+
+
 def test_source_without_a_path_of_its_own_has_no_place(source: Path, store: Path):
     ssfs("sync", "-q", source, store, "--source-id", "snapshot")
     error = run("restore", store, "latest", "--in-place", expect=2).error
