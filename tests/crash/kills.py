@@ -1,19 +1,17 @@
-"""kill -9 of one process of a run, just before the Nth disk call of one name: strace does it.
+"""kill -9 of one process of a run, just before the Nth disk call of one name.
 
 All N up to 10 are tried, then some; SSFS_EXHAUSTIVE=1 tries them all.
 """
 
 import itertools
 import os
-import re
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ssfs.engine import local, outgoing
 from tests.crash.support import HANG_S, Rig
+from tests.crash.traps import Trap, Trapper
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,40 +20,18 @@ IS_EXHAUSTIVE = os.environ.get("SSFS_EXHAUSTIVE") == "1"
 _ALL_UP_TO = 10
 _STEP = 9
 
-CALLS = {
-    "link": "link,linkat",
-    "rename": "rename,renameat,renameat2",
-    "fsync": "fsync",
-    "fdatasync": "fdatasync",
-    "syncfs": "syncfs",
-    "mkdir": "mkdir,mkdirat",
-    "unlink": "unlink,unlinkat,rmdir",
-    "pwrite": "pwrite64",
-    "write": "write",
-    "ftruncate": "ftruncate",
-}
-
-_ENDING = re.compile(r"^\+\+\+ (exited|killed) ", re.MULTILINE)
-
-_TRACED_RECEIVER = """
-import os, subprocess, sys, time
-import ssfs.engine.local as local
-import ssfs.engine.outgoing
-from ssfs.cli.main import main
-
-ssfs.engine.outgoing.CHECKPOINT_BYTES = {checkpoint_bytes}
-receive = local._receive
-
-def traced(*arguments):
-    strace = subprocess.Popen({strace!r} + ["-p", str(os.getpid())], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while "TracerPid:\\t0\\n" in open("/proc/self/status").read():
-        assert strace.poll() is None, "strace does not attach"
-        time.sleep(0.001)
-    return receive(*arguments)
-
-local._receive = traced
-sys.exit(main())
-"""
+CALLS = (
+    "link",
+    "rename",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "mkdir",
+    "unlink",
+    "pwrite",
+    "write",
+    "ftruncate",
+)
 
 
 class Kill(NamedTuple):
@@ -63,42 +39,49 @@ class Kill(NamedTuple):
 
     Attributes:
         victim: "sender" (or whatever process was started), or "receiver", its fork.
-        calls: Names of system calls.
-        nth: The how manieth of them.
+        call: Which calls count, as `tests.crash.traps` names them.
+        nth: The how manieth of them, of the process's main thread.
         checkpoint_bytes: What a receiver's sync makes a checkpoint after.
     """
 
     victim: str
-    calls: str
+    call: str
     nth: int
     checkpoint_bytes: int = 1 << 28
+
+
+class _Baiting:
+    """What the process does before the command: it takes the trap along to where it is to close."""
+
+    def __init__(self, kill: Kill, trap: Trap) -> None:
+        self._kill = kill
+        self._trap = trap
+
+    def __call__(self) -> None:
+        if self._kill.victim != "receiver":
+            self._trap.close_in()
+            return
+        outgoing.CHECKPOINT_BYTES = self._kill.checkpoint_bytes
+        receive = local._receive
+
+        def trapped(*arguments):
+            self._trap.close_in()
+            return receive(*arguments)
+
+        local._receive = trapped
 
 
 def run_killed(
     rig: Rig, arguments: list[str], kill: Kill
 ) -> tuple["subprocess.CompletedProcess[str]", bool]:
     """Run it and kill one of its processes; how it ended, and whether there was such a call."""
-    log = rig.directory / "strace"
-    inject = f"inject={kill.calls}:signal=SIGKILL:when={kill.nth}"
-    strace = ["strace", "-o", str(log), "-e", f"trace={kill.calls}", "-e", inject]
-    if kill.victim == "receiver":
-        script = _TRACED_RECEIVER.format(strace=strace, checkpoint_bytes=kill.checkpoint_bytes)
-        ended = rig.run(*arguments, command=[sys.executable, "-c", script])
-    else:
-        ended = rig.run(*arguments, wrapper=strace)
-    return ended, "killed by SIGKILL" in _whole(log)
-
-
-def _whole(log: Path) -> str:
-    """What strace has written, its last line included, which says how the process ended.
-
-    The one that traces a receiver is nobody's child that could be waited for.
-    """
-    give_up_at = time.monotonic() + HANG_S
-    while not _ENDING.search(text := log.read_text()):
-        assert time.monotonic() < give_up_at, f"strace does not say how it ended: {text}"
-        time.sleep(0.001)
-    return text
+    trapper = Trapper()
+    process = rig.start(arguments, before=_Baiting(kill, trapper.trap(kill.call)))
+    try:
+        was_killed = trapper.kill_at(kill.nth, HANG_S)
+    finally:
+        ended = rig.finish(process)
+    return ended, was_killed
 
 
 def _numbers() -> Iterator[int]:

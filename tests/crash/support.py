@@ -5,6 +5,7 @@ the source was then. `Rig.check` holds the store to it. It also knows what the r
 which a killed one may have left a part in staging/: `check_continuity` judges by that what stayed.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -12,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssfs.model.policy import Policy
 from ssfs.store.store import Store, Task
 from ssfs.store.version import Version
+from tests.fakes.commands import Running
 from tests.fakes.trees import (
     SourceImage,
     compare_with_version,
@@ -35,20 +37,23 @@ A run may have to wait for what others write: syncfs writes all of a disk that t
 
 DONE = (0, 3)
 
-_PATCHED = """
+_MAIN = """
 import sys
-import ssfs.engine.outgoing
-ssfs.engine.outgoing.CHECKPOINT_BYTES = {checkpoint_bytes}
 from ssfs.cli.main import main
 sys.exit(main())
 """
 
 
-def ssfs_command(checkpoint_bytes: int | None = None) -> list[str]:
-    """The command line, with a checkpoint after so many bytes instead of the usual 48 MiB."""
+def checkpointing(checkpoint_bytes: int | None = None) -> str:
+    """What a run does first to make a checkpoint after so many bytes instead of the usual 48 MiB."""
     if checkpoint_bytes is None:
-        return [sys.executable, "-m", "ssfs"]
-    return [sys.executable, "-c", _PATCHED.format(checkpoint_bytes=checkpoint_bytes)]
+        return ""
+    return (
+        f"import ssfs.engine.outgoing as outgoing; outgoing.CHECKPOINT_BYTES = {checkpoint_bytes}"
+    )
+
+
+Process = Running | subprocess.Popen[str]
 
 
 class Rig:
@@ -100,13 +105,28 @@ class Rig:
         self,
         arguments: Sequence[str],
         *,
+        before: str | Callable[[], object] = "",
         command: Sequence[str] | None = None,
         wrapper: Sequence[str] = (),
-    ) -> "subprocess.Popen[str]":
-        """Start the command line in a session of its own."""
+    ) -> Process:
+        """Start the command line in a session of its own.
+
+        Args:
+            arguments: Of `ssfs`.
+            before: What the process does first; a text is Python.
+            command: What is started instead of `ssfs`.
+            wrapper: What starts it, with the text as an argument.
+        """
+        environment = {**os.environ, "SSFS_CACHE_DIR": str(self.cache)}
+        if command is None and not wrapper:
+            first = functools.partial(exec, before, {}) if isinstance(before, str) else before
+            return Running(arguments, environment=environment, before=first, start_new_session=True)
+        if command is None:
+            assert isinstance(before, str)
+            command = [sys.executable, "-c", before + _MAIN]
         return subprocess.Popen(
-            [*wrapper, *(command or ssfs_command()), *arguments],
-            env={**os.environ, "SSFS_CACHE_DIR": str(self.cache)},
+            [*wrapper, *command, *arguments],
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -114,7 +134,7 @@ class Rig:
         )
 
     def finish(
-        self, process: "subprocess.Popen[str]", timeout_s: float = HANG_S
+        self, process: Process, timeout_s: float = HANG_S
     ) -> "subprocess.CompletedProcess[str]":
         """Wait until it *and its child* have ended: both hold the same pipes.
 
@@ -126,24 +146,28 @@ class Rig:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise AssertionError(f"hangs: {process.args}, {process.communicate()}") from None
+        assert process.returncode is not None
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def run(
-        self, *arguments: str, command: Sequence[str] | None = None, wrapper: Sequence[str] = ()
+        self,
+        *arguments: str,
+        before: str | Callable[[], object] = "",
+        wrapper: Sequence[str] = (),
     ) -> "subprocess.CompletedProcess[str]":
         """Run the command line to its end."""
-        return self.finish(self.start(arguments, command=command, wrapper=wrapper))
+        return self.finish(self.start(arguments, before=before, wrapper=wrapper))
 
     def init(self, keep_last: int = 1000) -> None:
         """Make the store."""
         made = self.run("init", str(self.store), "--keep-last", str(keep_last), "--timezone", "UTC")
         assert made.returncode == 0, made
 
-    def sync(self, *, command: Sequence[str] | None = None) -> dict[str, object]:
+    def sync(self, *, before: str = "") -> dict[str, object]:
         """A sync that has to succeed; its summary. What it made is checked."""
         image = self.look()
         seen = self._seen
-        ended = self.run(*self.sync_arguments, command=command)
+        ended = self.run(*self.sync_arguments, before=before)
         assert ended.returncode == 0, f"the sync did not succeed: {ended}"
         summary = self.acknowledge(ended, image)
         assert summary is not None

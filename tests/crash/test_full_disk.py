@@ -12,7 +12,7 @@ import pytest
 
 from ssfs.store.version import Version
 from tests.crash.disks import mounted_disk
-from tests.crash.kills import CALLS, Kill, run_killed
+from tests.crash.kills import Kill, run_killed
 from tests.crash.support import Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
@@ -142,7 +142,7 @@ def test_half_received_file_does_not_take_the_room_of_the_whole_one(tmp_path):
         _init_without_reserve(rig)
         (rig.source / "image").write_bytes(random.Random(4).randbytes(18 << 20))
         # The first writes are those of store files and holders of locks, then a MiB each.
-        kill = Kill("receiver", CALLS["write"], 19)
+        kill = Kill("receiver", "write", 19)
         assert run_killed(rig, rig.sync_arguments, kill)[1]
         (part,) = (rig.task_path / "staging" / "partials").iterdir()
         assert part.stat().st_size > 12 << 20

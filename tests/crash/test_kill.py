@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.crash.support import Rig, fork_of, has_ended, ssfs_command
+from tests.crash.support import Rig, checkpointing, fork_of, has_ended
 from tests.fakes.trees import build_tree, edit_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -36,8 +36,8 @@ def test_killed_syncs_leave_acknowledged_versions_and_the_next_one_succeeds(tmp_
         done = edit_tree(rig.source, rounds, large_bytes=_LARGE_BYTES)
         image = rig.look()
         # Every other run makes a checkpoint at each directory that had content.
-        command = ssfs_command(_CHECKPOINT_BYTES if rng.random() < 0.5 else None)
-        process = rig.start(rig.sync_arguments, command=command)
+        before = checkpointing(_CHECKPOINT_BYTES if rng.random() < 0.5 else None)
+        process = rig.start(rig.sync_arguments, before=before)
         was_killed = _kill(process.pid, victim, rng)
         ended = rig.finish(process)
         kills += was_killed

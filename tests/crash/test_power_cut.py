@@ -11,7 +11,6 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 
 from ssfs.errors import SsfsError
 from tests.crash.disks import Disk, mounted_disk
-from tests.crash.support import HANG_S, Rig, is_stopped, ssfs_command
+from tests.crash.support import HANG_S, Process, Rig, checkpointing, is_stopped
 from tests.fakes.trees import build_tree, edit_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root, pytest.mark.timeout(1800)]
@@ -35,9 +34,8 @@ _NO_SYNCS = [
 _NO_MORE_S = 20
 # The sender stops three quarters through: or on a busy machine it has ended before the power is cut.
 _HALTING = f"""
-import os, signal, sys
+import os, signal
 import ssfs.engine.outgoing as outgoing
-from ssfs.cli.main import main
 
 outgoing.CHECKPOINT_BYTES = {_CHECKPOINT_BYTES}
 listen = outgoing.Outgoing.listen
@@ -51,7 +49,6 @@ def halt(self):
         os.kill(os.getpid(), signal.SIGSTOP)
 
 outgoing.Outgoing.listen = halt
-sys.exit(main())
 """
 
 
@@ -78,8 +75,8 @@ class PowerCuts:
             assert ended.returncode == 0, ended
             self.rig.acknowledge(ended, self.image)
         self._edit()
-        command = ssfs_command(_CHECKPOINT_BYTES if self._rng.random() < 0.5 else None)
-        process = self.rig.start(self.rig.sync_arguments, command=command, wrapper=self._wrapper)
+        before = checkpointing(_CHECKPOINT_BYTES if self._rng.random() < 0.5 else None)
+        process = self.rig.start(self.rig.sync_arguments, before=before, wrapper=self._wrapper)
         self._wait(process, moment)
         self._disk.cut_power()
         try:
@@ -96,7 +93,7 @@ class PowerCuts:
         edit_tree(self.rig.source, self._edits, 6, large_bytes=_LARGE_BYTES)
         self.image = self.rig.look()
 
-    def _wait(self, process: "subprocess.Popen[str]", moment: str) -> None:
+    def _wait(self, process: Process, moment: str) -> None:
         if moment == "acknowledged":
             process.wait(HANG_S)
             return
@@ -153,7 +150,7 @@ def test_interrupted_staging_is_resumed_after_a_power_cut(tmp_path, kind):
                 )
         rig.init()
         os.sync()
-        process = rig.start(rig.sync_arguments, command=[sys.executable, "-c", _HALTING])
+        process = rig.start(rig.sync_arguments, before=_HALTING)
         received = rig.task_path / "staging" / "tree" / "20" / "large"
         while process.poll() is None and not (is_stopped(process.pid) and received.exists()):
             time.sleep(0.0005)
@@ -166,7 +163,7 @@ def test_interrupted_staging_is_resumed_after_a_power_cut(tmp_path, kind):
 
         staged = _staged_files(rig)
         assert 10 < staged < 80
-        summary = rig.sync(command=ssfs_command(_CHECKPOINT_BYTES))
+        summary = rig.sync(before=checkpointing(_CHECKPOINT_BYTES))
         total = 40 * 440_000
         assert isinstance(summary["bytes_sent"], int)
         assert summary["bytes_sent"] < total - (staged - 10) // 2 * 440_000

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.crash.support import Rig, ssfs_command
+from tests.crash.support import Rig, checkpointing
 from tests.fakes.trees import build_tree, edit_tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs_root]
@@ -37,12 +37,12 @@ class Call(NamedTuple):
     target: str = ""
 
 
-def _record(rig: Rig, command: list[str]) -> list[Call]:
+def _record(rig: Rig, before: str) -> list[Call]:
     """The calls of the receiver of one sync, paths below the task's directory ("" itself)."""
     log = rig.directory / "log"
     # A file for each process: in a common one their calls cut each other up.
     wrapper = ["strace", "-ff", "-y", "-s", "300", "-o", str(log), "-e", f"trace={_CALLS}"]
-    ended = rig.run(*rig.sync_arguments, command=command, wrapper=wrapper)
+    ended = rig.run(*rig.sync_arguments, before=before, wrapper=wrapper)
     assert ended.returncode == 0, ended
     logs = [path.read_text() for path in rig.directory.glob("log.*")]
     (receivers,) = [text for text in logs if "syncfs(" in text]
@@ -95,7 +95,7 @@ def rig(tmp_path) -> Rig:
 
 
 def test_commit_makes_things_durable_in_the_order_of_the_format(rig):
-    calls = _record(rig, ssfs_command())
+    calls = _record(rig, checkpointing())
     version = str(rig.versions()[-1].id)
     renamed = calls.index(Call("rename", "staging", f"versions/{version}"))
     data = max(i for i in range(renamed) if calls[i].name == "syncfs")
@@ -126,7 +126,7 @@ def test_commit_makes_things_durable_in_the_order_of_the_format(rig):
 
 def test_catalog_is_not_written_between_the_data_and_their_sync(rig):
     """Rows of files that came during a syncfs are not of those it has synced."""
-    calls = _record(rig, ssfs_command(checkpoint_bytes=1))
+    calls = _record(rig, checkpointing(checkpoint_bytes=1))
     syncs = [i for i, call in enumerate(calls) if call.name == "syncfs"]
     assert len(syncs) > 2, "too few checkpoints to say anything"
     for sync in syncs:
@@ -136,7 +136,7 @@ def test_catalog_is_not_written_between_the_data_and_their_sync(rig):
 
 
 def test_checkpoint_is_reported_only_when_its_rows_are_durable(rig):
-    calls = _record(rig, ssfs_command(checkpoint_bytes=1))
+    calls = _record(rig, checkpointing(checkpoint_bytes=1))
     syncs = [i for i, call in enumerate(calls) if call.name == "syncfs"]
     for sync in syncs[:-1]:
         committed = _find(calls, sync, *_SYNCS, path="staging/catalog.db")
@@ -146,7 +146,7 @@ def test_checkpoint_is_reported_only_when_its_rows_are_durable(rig):
 
 
 def test_staging_counts_only_after_its_catalog_is_durable(rig):
-    calls = _record(rig, ssfs_command())
+    calls = _record(rig, checkpointing())
     settings = _find(calls, 0, "rename", path="staging/.staging.toml.new")
     assert _find(calls, 0, *_SYNCS, path="staging/catalog.db") < settings
 
@@ -154,7 +154,7 @@ def test_staging_counts_only_after_its_catalog_is_durable(rig):
 def test_expired_version_leaves_durably_before_anything_of_it_is_deleted(rig):
     rig.set_policy(keep_last=1)
     first = str(rig.versions()[0].id)
-    calls = _record(rig, ssfs_command())
+    calls = _record(rig, checkpointing())
     moved = calls.index(Call("rename", f"versions/{first}", f"trash/{first}"))
     assert _find(calls, moved, "fsync", path="versions") < _find(
         calls, moved, "fsync", path="trash"

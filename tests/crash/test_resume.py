@@ -5,7 +5,6 @@ that may be another one by the time of the next sync. The last test holds `check
 """
 
 import random
-import sys
 
 import pytest
 
@@ -15,32 +14,26 @@ from tests.fakes.trees import build_tree, entries_by_path
 pytestmark = pytest.mark.slow
 
 _KILLED_AT_THE_END = """
-import os, signal, sys
+import os, signal
 import ssfs.engine.sender
-from ssfs.cli.main import main
 
 def end(channel, comparison, outgoing, working):
     outgoing.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 
 ssfs.engine.sender._finish = end
-sys.exit(main())
 """
 _FROM_NOTHING = """
-import sys
 import ssfs.engine.receiver
-from ssfs.cli.main import main
 
 ssfs.engine.receiver._newest_intact = lambda task: None
-sys.exit(main())
 """
 
 
 def _kill_sync(rig: Rig) -> None:
     """Sync up to `Finish`; the staging has what the source is now."""
     image = rig.look()
-    command = [sys.executable, "-c", _KILLED_AT_THE_END]
-    ended = rig.run(*rig.sync_arguments, command=command)
+    ended = rig.run(*rig.sync_arguments, before=_KILLED_AT_THE_END)
     assert ended.returncode < 0, ended
     assert (rig.task_path / "staging" / "staging.toml").exists()
     rig.check(image)
@@ -107,4 +100,4 @@ def test_sync_that_started_from_nothing_is_found_out(rig, is_resumed):
         (rig.source / "new").write_bytes(b"new")
         _kill_sync(rig)
     with pytest.raises(AssertionError, match="was stored again"):
-        rig.sync(command=[sys.executable, "-c", _FROM_NOTHING])
+        rig.sync(before=_FROM_NOTHING)
