@@ -1,6 +1,7 @@
 """Real mounts: each by a process of its own, each unmounted at the end whatever happens."""
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from ssfs.mount.mountpoint import find_mount
 from ssfs.store.store import Point, Store, Task
+from tests.fakes.commands import Running
+
+Process = Running | subprocess.Popen[str]
 
 _SERVE = """
 import sys
@@ -44,11 +48,19 @@ def command(
     return [sys.executable, "-c", _SERVE, *names, str(mountpoint), options, how]
 
 
-def start(target: Store | Point | Task, mountpoint: Path, options: str = "") -> subprocess.Popen:
-    """Mount in the foreground; returns once it serves."""
-    process = subprocess.Popen(
-        command(target, mountpoint, options, foreground=True), stderr=subprocess.PIPE, text=True
-    )
+def start(
+    target: Store | Point | Task, mountpoint: Path, options: str = "", *, is_fresh: bool = False
+) -> Process:
+    """Mount in the foreground; returns once it serves.
+
+    `is_fresh`: by a process that has loaded what it needs, and no more, for those who measure it.
+    """
+    words = command(target, mountpoint, options, foreground=True)
+    process: Process
+    if is_fresh:
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    else:
+        process = Running(words[3:], program=functools.partial(exec, _SERVE, {}))
     wait_until(lambda: process.poll() is not None or is_mounted(mountpoint))
     if process.poll() is not None:
         raise AssertionError(process.communicate()[1])
@@ -85,7 +97,7 @@ def errno_of(attempt: Callable[[], object]) -> int:
     raise AssertionError("It did not fail")
 
 
-def end(mountpoint: Path, process: subprocess.Popen | None = None) -> None:
+def end(mountpoint: Path, process: Process | None = None) -> None:
     """Unmount and stop, whatever state they are in."""
     if process is not None:
         with contextlib.suppress(ProcessLookupError):
@@ -103,13 +115,13 @@ def end(mountpoint: Path, process: subprocess.Popen | None = None) -> None:
 
 @contextlib.contextmanager
 def mounted(
-    target: Store | Point | Task, mountpoint: Path, options: str = ""
-) -> Iterator[subprocess.Popen]:
+    target: Store | Point | Task, mountpoint: Path, options: str = "", *, is_fresh: bool = False
+) -> Iterator[Process]:
     """A mount served by a process in the foreground."""
     mountpoint.mkdir(exist_ok=True)
     process = None
     try:
-        process = start(target, mountpoint, options)
+        process = start(target, mountpoint, options, is_fresh=is_fresh)
         yield process
     finally:
         end(mountpoint, process)

@@ -58,18 +58,17 @@ class Storm:
         self._store = directory / "store"
         self._mountpoint = directory / "mnt"
         self._rng = random.Random(5)
-        self._ends_s = 0.0
+        self._is_over = threading.Event()
         self._lock = threading.Lock()
 
-    def run(self, seconds: float) -> None:
-        """Let it blow."""
+    def run(self, is_enough: Callable[[], bool]) -> None:
+        """Let it blow until that is so, or something is wrong; it is asked after each round of the writer's."""
         ssfs(
             "init", self._store, "--keep-last", "3", "--days", "1", "--weeks", "0", "--months", "0"
         )
         self._make_source()
         self._sync()
-        with mounted(self._task, self._mountpoint, "idle=5") as process:
-            self._ends_s = time.monotonic() + seconds
+        with mounted(self._task, self._mountpoint, "idle=5", is_fresh=True) as process:
             kinds = (self._copy, self._archive, self._find, self._look_around)
             threads = [
                 threading.Thread(target=self._repeat, args=(kind, number))
@@ -80,11 +79,12 @@ class Storm:
             for thread in threads:
                 thread.start()
             try:
-                while time.monotonic() < self._ends_s:
+                while not self.faults and not is_enough():
                     self._change_source()
                     self._sync()
                     self._delete_one()
             finally:
+                self._is_over.set()
                 for thread in threads:
                     thread.join()
             assert process.poll() is None, "the mount has ended"
@@ -146,7 +146,7 @@ class Storm:
         self, read: Callable[[Path, Contents, random.Random, int], str], number: int
     ) -> None:
         rng = random.Random(f"{read.__name__} {number}")
-        while time.monotonic() < self._ends_s and not self.faults:
+        while not self._is_over.is_set() and not self.faults:
             version = ""
             try:
                 name = rng.choice([n for n in os.listdir(self._mountpoint) if n != "yesterday"])
@@ -234,9 +234,8 @@ class Storm:
             shutil.rmtree(out)
 
     def _watch(self, pid: int) -> None:
-        while time.monotonic() < self._ends_s:
+        while not self._is_over.wait(0.5):
             self.memory_kb.append(resident_kb(pid))
-            time.sleep(0.5)
 
 
 class Gone(Exception):

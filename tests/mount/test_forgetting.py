@@ -136,7 +136,7 @@ def test_memory_stays_flat_however_much_is_looked_at(tmp_path, files, versions):
         later = add_version(task, rows[:1], DAY + datetime.timedelta(days=day))
         shutil.copyfile(first.path + b"/catalog.db", later.path + b"/catalog.db")
     mountpoint = tmp_path / "mnt"
-    with mounted(task, mountpoint) as process:
+    with mounted(task, mountpoint, is_fresh=True) as process:
         peaks = []
         for _ in range(2):
             found = run("find", mountpoint, "-type", "f", "-printf", ".").stdout

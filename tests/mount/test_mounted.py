@@ -256,7 +256,7 @@ def test_hundred_thousand_entries_in_one_directory(tmp_path):
     rows = [directory(ROOT_ID, 0, b"")]
     rows += [entry(n, 1, b"file-%06d" % n, Kind.FILE, size=n) for n in range(2, 100_002)]
     add_version(task, rows)
-    with mounted(task, tmp_path / "mnt") as process:
+    with mounted(task, tmp_path / "mnt", is_fresh=True) as process:
         dated = tmp_path / "mnt" / "2024-05-01"
         names = os.listdir(dated)
         assert names == [f"file-{n:06d}" for n in range(2, 100_002)]

@@ -6,12 +6,15 @@ from tests.mount.storm import Storm
 
 pytestmark = [pytest.mark.needs_fuse, pytest.mark.slow]
 
+ROUNDS = 8
+"""How many versions come and go at least."""
+READS = 3
+"""How many versions are read to their end at least, by readers of each kind."""
+
 
 def test_readers_get_the_right_bytes_while_versions_come_and_go(tmp_path):
     storm = Storm(tmp_path)
-    storm.run(12.0)
+    storm.run(lambda: storm.versions > ROUNDS and min(storm.reads.values()) >= READS)
     assert not storm.faults, storm.faults[:5]
-    assert storm.versions > 2
     assert storm.gone
-    assert all(storm.reads.values()), storm.reads
     assert max(storm.memory_kb) < 150_000
