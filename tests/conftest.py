@@ -4,6 +4,7 @@
   the fixture `expected_warnings`, the list of those records, and looks at it.
 - `SSFS_CACHE_DIR` and `SSFS_CONFIG_DIR` point into the test's own temporary files, for processes that
   it starts too.
+- Files with long tests come first.
 - `needs_fuse` and `needs_root` skip where they must, but fail in CI (`CI=true`): a machine that
   cannot run these tests must not look as if they had passed.
 - hypothesis has no deadline (disks are slow at times) and in CI tries the same examples each time.
@@ -38,6 +39,17 @@ def _fuse_obstacle() -> str | None:
 def _root_obstacle() -> str | None:
     """Why a test cannot act as root, or None if it can."""
     return None if os.geteuid() == 0 else "not run as root"
+
+
+_LONGEST = ("system", "crash", "stateful", "mount", "damage", "engine", "cli")
+"""Directories whose tests take long: those begin first, and short ones fill what is left in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put them in that order; where the files go to several processes, each takes the next one."""
+    here = Path(__file__).parent
+    ranks = {name: rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.relative_to(here).parts[0], len(ranks)))
 
 
 _OBSTACLES = {"needs_fuse": _fuse_obstacle, "needs_root": _root_obstacle}

@@ -176,7 +176,7 @@ def test_interrupted_sync_says_so_and_the_next_one_succeeds(
     source = tmp_path / "large"
     source.mkdir()
     with open(source / "file", "wb") as file:
-        file.writelines(bytes(1 << 20) for _ in range(640))  # takes a while
+        file.writelines(bytes(1 << 20) for _ in range(256))  # takes a while
     process = subprocess.Popen(
         [*COMMAND, "sync", source, store],
         stdout=subprocess.PIPE,
