@@ -89,6 +89,8 @@ class Running:
             start_new_session: As for `subprocess.Popen`.
         """
         self._held: list[int] = []
+        self._code: int | None = None
+        self._said: tuple[str, str] | None = None
         self.args = [os.fsdecode(argument) for argument in arguments]
         self._outputs = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdout", "stderr")]
         # Held by the process and all its forks: it reads as ended when the last of them has.
@@ -141,7 +143,10 @@ class Running:
         return self.poll()
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        if self._code is None and (code := self._process.exitcode) is not None:
+            self._code = code
+            self._process.close()
+        return self._code
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until it has ended, its forks or not; the exit code.
@@ -149,15 +154,18 @@ class Running:
         Raises:
             subprocess.TimeoutExpired: It has not.
         """
-        self._process.join(timeout)
-        code = self._process.exitcode
+        if self._code is None:
+            self._process.join(timeout)
+        code = self.poll()
         if code is None:
             assert timeout is not None
             raise subprocess.TimeoutExpired(self.args, timeout)
         return code
 
     def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        """Nothing happens if it has ended: its number may be another's."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -176,6 +184,8 @@ class Running:
         Raises:
             subprocess.TimeoutExpired: They have not.
         """
+        if self._said is not None:
+            return self._said
         alive = select.poll()
         alive.register(self._alive, select.POLLIN)
         if not alive.poll(None if timeout is None else timeout * 1000):
@@ -183,7 +193,9 @@ class Running:
             raise subprocess.TimeoutExpired(self.args, timeout)
         self.wait()
         out, err = (text.decode(errors="surrogateescape") for text in self.output())
-        return out, err
+        self._close()
+        self._said = out, err
+        return self._said
 
 
 class _Command:
