@@ -304,7 +304,7 @@ def test_mount_in_the_background_is_left_by_umount(mounts: Mounts):
 def test_line_of_fstab_may_name_a_server(mounts: Mounts):
     helper = [sys.executable, "-m", "ssfs.cli.mount_helper", mounts.url(), mounts.mountpoint]
     run = subprocess.run(
-        [*helper, "-o", "rw,_netdev,nofail,timeout=5"],
+        [*helper, "-o", "rw,_netdev,nofail,timeout=60"],
         env=mounts.client.environment,
         capture_output=True,
         check=False,
