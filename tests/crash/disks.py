@@ -21,6 +21,7 @@ _MAKE = {
 }
 _SHUTDOWN = 0x8004587D
 _NO_LOG_FLUSH = 2
+_COPIED_S = 240
 _XFS_MINIMUM_BYTES = 300 << 20
 
 
@@ -62,11 +63,24 @@ class Disk:
                 ["umount", self.mountpoint], capture_output=True, text=True, check=False
             )
             if ended.returncode == 0 or "not mounted" in ended.stderr:
+                self._wait_until_gone()
                 return
             time.sleep(0.01 * attempt)
         # It goes when the last one lets go of it.
         subprocess.run(["umount", "--lazy", self.mountpoint], check=False)
         raise AssertionError(f"{self.mountpoint} stays in use")
+
+    def _wait_until_gone(self) -> None:
+        """A mount namespace that another test made meanwhile has a copy of the mount, which would be mounted again."""
+        give_up_at = time.monotonic() + _COPIED_S
+        while any(self._is_behind(path) for path in Path("/sys/block").glob("loop*/loop")):
+            assert time.monotonic() < give_up_at, f"{self.mountpoint} stays mounted elsewhere"
+            time.sleep(0.005)
+
+    def _is_behind(self, loop: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return (loop / "backing_file").read_text().rstrip("\n") == str(self._image)
+        return False
 
 
 @contextlib.contextmanager
