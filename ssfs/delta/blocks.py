@@ -20,7 +20,7 @@ from typing import NamedTuple
 import blake3
 
 from ssfs.delta import commands
-from ssfs.delta.segment import SEGMENT_BYTES, Delta, Raw
+from ssfs.delta.coded import SEGMENT_BYTES, Delta, Raw
 
 SUM_BYTES = 16
 """Of a BLAKE3 of the block; as the strong sums of a signature."""

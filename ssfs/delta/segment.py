@@ -24,13 +24,12 @@ Measured, 2 cores, librsync 2.3.2, 200 MB in memory, without signature:
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from ssfs.delta import commands
+from ssfs.delta.coded import SEGMENT_BYTES, Delta, Raw
 from ssfs.delta.librsync import Pinned
 from ssfs.delta.signature import LoadedSignature
 
-SEGMENT_BYTES = 8 << 20
 _OUTPUT_BYTES = 256 << 10
 _LARGEST_SEGMENT_BYTES = 16 << 20
 _LEAST_BLOCKS = 4
@@ -46,20 +45,6 @@ _GOLDEN = (5**0.5 - 1) / 2
 _CPU_GRACE_S = 0.25
 _LEAST_RATE = 2 << 20  # bytes per CPU second: a tenth of what content without any match does
 _STRONG_RATE = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A segment as instructions on the basis."""
-
-    payload: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """A segment as it is: the very memory that was handed in."""
-
-    payload: memoryview
 
 
 class _TooDearError(Exception):

@@ -7,7 +7,8 @@ they were, else by a signature that the server has made (`ssfs.delta.segment`).
 from typing import NamedTuple, Protocol
 
 from ssfs.delta.blocks import AlignedCoder, BlockSums, SumsRecorder
-from ssfs.delta.segment import Delta, Raw, SegmentCoder
+from ssfs.delta.coded import Delta, Raw
+from ssfs.delta.segment import SegmentCoder
 from ssfs.delta.signature import LoadedSignature
 from ssfs.source.reading import READ_BYTES
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ssfs.clock import Clock
 from ssfs.delta.blocks import BlockSums
-from ssfs.delta.segment import Delta, Raw
+from ssfs.delta.coded import Delta, Raw
 from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.coding import Basis, FileCoder
 from ssfs.engine.refusal import raise_refused

@@ -6,8 +6,9 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from ssfs.delta.coded import Delta, Raw
 from ssfs.delta.patch import apply_delta
-from ssfs.delta.segment import Delta, Raw, SegmentCoder
+from ssfs.delta.segment import SegmentCoder
 from ssfs.delta.signature import LoadedSignature, signature
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from ssfs.delta import blocks as module
 from ssfs.delta.blocks import AlignedCoder, BlockSums, SumsRecorder, block_length
+from ssfs.delta.coded import SEGMENT_BYTES, Delta, Raw
 from ssfs.delta.patch import apply_delta
-from ssfs.delta.segment import SEGMENT_BYTES, Delta, Raw
 from tests.delta.support import memory_file, noise
 from tests.delta.test_segment import edited, edits
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssfs.delta import segment as module
+from ssfs.delta.coded import Delta, Raw
 from ssfs.delta.librsync import Pinned, signature_job
-from ssfs.delta.segment import Delta, Raw, SegmentCoder, delta
+from ssfs.delta.segment import SegmentCoder, delta
 from ssfs.delta.signature import LoadedSignature
 from tests.delta.support import decode, encode, load, memory_file, noise, sent_bytes
 

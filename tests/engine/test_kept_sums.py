@@ -111,6 +111,8 @@ def test_wrong_sums_do_not_make_a_wrong_version(source, backup, tmp_path):
 def test_sums_go_with_their_content_and_the_oldest_go_when_it_is_too_much(
     source, backup, monkeypatch
 ):
+    # No file is looked at again, and its sums with it, because its times prove nothing yet.
+    monkeypatch.setattr("ssfs.engine.plan.RACY_S", -(10**6))
     for number in range(3):
         (source / f"more{number}").write_bytes(noise(SIZE, seed=number + 10))
     backup.sync(source)

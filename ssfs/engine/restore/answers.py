@@ -8,7 +8,8 @@ entries are opened, through directory descriptors with O_NOFOLLOW. What cannot b
 
 import os
 
-from ssfs.delta.segment import Delta, SegmentCoder
+from ssfs.delta.coded import Delta
+from ssfs.delta.segment import SegmentCoder
 from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.restore.contents import (
     DAMAGED,
