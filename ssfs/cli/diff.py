@@ -25,8 +25,8 @@ from ssfs.engine.questions.live import LiveRequest, compare_fetched_with, compar
 from ssfs.engine.selection import choose_version
 from ssfs.fsio.disk import store_errors
 from ssfs.monitor import Monitor
-from ssfs.protocol.messages import Fetch
 from ssfs.protocol.questions import CompareVersions, DiffCounts, Difference, DiffReport
+from ssfs.protocol.restoring import Fetch
 from ssfs.source.exclude import ExcludeOptions
 from ssfs.store.store import Store
 

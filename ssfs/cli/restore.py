@@ -64,7 +64,7 @@ from ssfs.engine.selection import choose_version, mount_name_of
 from ssfs.errors import ConfigError
 from ssfs.monitor import Monitor
 from ssfs.net.options import LinkOptions
-from ssfs.protocol.messages import Fetch
+from ssfs.protocol.restoring import Fetch
 
 
 class RestoreReport(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ssfs.clock import Clock
 from ssfs.errors import TrustError
 from ssfs.model.peer import Peer
-from ssfs.protocol.messages import Authority, Enroll, Enrolled, Renew
+from ssfs.protocol.enrolling import Authority, Enroll, Enrolled, Renew
 from ssfs.store.clients import Registry
 
 _FIRST_DELAY_S = 0.5

@@ -6,17 +6,8 @@ from ssfs import __version__
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import ConfigError, PeerError, RemoteProtocolError
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import (
-    PROTOCOL_VERSION,
-    AskAuthority,
-    Authority,
-    Enroll,
-    Enrolled,
-    Hello,
-    Leave,
-    Refused,
-    Renew,
-)
+from ssfs.protocol.enrolling import AskAuthority, Authority, Enroll, Enrolled, Renew
+from ssfs.protocol.messages import PROTOCOL_VERSION, Hello, Leave, Refused
 
 T = TypeVar("T")
 

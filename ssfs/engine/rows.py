@@ -13,13 +13,7 @@ from ssfs.errors import CorruptStore, RemoteProtocolError
 from ssfs.model.entry import Entry, Principal
 from ssfs.net.channel import Channel
 from ssfs.protocol.codec import encode_control
-from ssfs.protocol.messages import (
-    MAX_PAYLOAD_BYTES,
-    CatalogBatch,
-    CatalogEnd,
-    CatalogRows,
-    Message,
-)
+from ssfs.protocol.messages import MAX_PAYLOAD_BYTES, CatalogBatch, CatalogEnd, CatalogRows, Message
 from ssfs.store.catalog.reader import CatalogReader
 
 _ROWS_PER_FRAME = 2000

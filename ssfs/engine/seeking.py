@@ -22,7 +22,7 @@ from ssfs.model.layout import Layout
 from ssfs.model.peer import Peer
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import ContentPart, Seek, Sought
+from ssfs.protocol.seeking import ContentPart, Seek, Sought
 from ssfs.store.healing import Arrival, Content, Wanted
 from ssfs.store.store import Store, Task
 from ssfs.store.stored import open_stored

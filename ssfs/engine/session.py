@@ -22,16 +22,10 @@ from ssfs.fsio.disk import store_error
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
 from ssfs.protocol.browsing import Browse
-from ssfs.protocol.messages import (
-    Ask,
-    AskAuthority,
-    Enroll,
-    Fetch,
-    Leave,
-    Open,
-    Renew,
-    Seek,
-)
+from ssfs.protocol.enrolling import AskAuthority, Enroll, Renew
+from ssfs.protocol.messages import Ask, Leave, Open
+from ssfs.protocol.restoring import Fetch
+from ssfs.protocol.seeking import Seek
 from ssfs.protocol.states import State
 from ssfs.store.store import Store
 

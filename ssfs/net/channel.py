@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from ssfs.errors import ConnectionLost, RemoteProtocolError
 from ssfs.net.traffic import Traffic
 from ssfs.protocol.connection import Connection
-from ssfs.protocol.messages import BasisPart, FileDelta, FileRaw, Message, Refused, SignaturePart
+from ssfs.protocol.messages import FileDelta, FileRaw, Message, Refused, SignaturePart
+from ssfs.protocol.restoring import BasisPart
 from ssfs.protocol.states import Role, State
 
 _RECEIVE_BYTES = 1 << 20

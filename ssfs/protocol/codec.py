@@ -24,27 +24,19 @@ from ssfs.protocol.browsing import (
     WantSpace,
 )
 from ssfs.protocol.control import ControlMessage
+from ssfs.protocol.enrolling import AskAuthority, Authority, Enroll, Enrolled, Renew
 from ssfs.protocol.messages import (
     AnswerEnd,
     AnswerPart,
     Ask,
-    AskAuthority,
-    Authority,
-    BasisPart,
     CatalogEnd,
     CatalogRows,
     Changes,
     Checkpoint,
     CheckpointDone,
     Committed,
-    ContentPart,
-    Contents,
-    Enroll,
-    Enrolled,
     Expired,
-    Fetch,
     FetchCatalog,
-    Fetched,
     FileAbort,
     FileBegin,
     FileDelta,
@@ -55,20 +47,17 @@ from ssfs.protocol.messages import (
     Leave,
     Message,
     Need,
-    NoContent,
     NoSignature,
     Open,
     Opened,
     Progress,
     Queued,
     Refused,
-    Renew,
-    Seek,
     SignaturePart,
-    Sought,
-    WantContents,
     WantSignature,
 )
+from ssfs.protocol.restoring import BasisPart, Contents, Fetch, Fetched, NoContent, WantContents
+from ssfs.protocol.seeking import ContentPart, Seek, Sought
 
 _DELTA_HEAD = struct.Struct("<B")
 _SIGNATURE_HEAD = struct.Struct("<QB")

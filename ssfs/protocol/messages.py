@@ -29,6 +29,9 @@ from ssfs.protocol.browsing import (
     WantSpace,
 )
 from ssfs.protocol.control import ControlMessage
+from ssfs.protocol.enrolling import AskAuthority, Authority, Enroll, Enrolled, Renew
+from ssfs.protocol.restoring import BasisPart, Contents, Fetch, Fetched, NoContent, WantContents
+from ssfs.protocol.seeking import ContentPart, Seek, Sought
 
 PROTOCOL_VERSION = 1
 MAX_PAYLOAD_BYTES = (1 << 20) + (1 << 16)
@@ -372,65 +375,6 @@ class AnswerEnd(ControlMessage, frozen=True):
     content: bytes
 
 
-class Fetch(ControlMessage, frozen=True):
-    """Client: I want to restore from this version.
-
-    Attributes:
-        point: Sync point name.
-        task: Task name; "" for the only one of the sync point.
-        version: Any spelling of a version (README, "Use it").
-        paths: Entries below the version's root; none: all of it.
-        damaged_ok: Send what is damaged as it is, too.
-        known: Logical digests of catalogs that I have: their rows need not be sent.
-    """
-
-    point: str
-    task: str
-    version: str
-    paths: list[bytes]
-    damaged_ok: bool = False
-    known: list[bytes] = msgspec.field(default_factory=list)
-
-
-class Fetched(ControlMessage, frozen=True):
-    """Server: this version it is; the rows of what was asked for follow, directories above included.
-
-    Attributes:
-        version: Its id.
-        mount_name: The name a mount lists it under, "" if none.
-        entries: Entries wanted, for progress.
-        size_bytes: Their content likewise.
-        problem: What is wrong with the catalog that the rows are from; "" for nothing.
-        known: The logical digest of its catalog, if the client has named it: then no row follows. Else b"".
-    """
-
-    version: str
-    mount_name: str
-    entries: int
-    size_bytes: int
-    problem: str = ""
-    known: bytes = b""
-
-
-class WantContents(ControlMessage, frozen=True):
-    """Client: send the content of these files, in this order."""
-
-    ids: list[int]
-
-
-class Contents(ControlMessage, frozen=True):
-    """Server: the content of small files, each under its id, in the order asked for."""
-
-    files: list[tuple[int, bytes]]
-
-
-class NoContent(ControlMessage, frozen=True):
-    """Server: the content of the file asked for next cannot be had; why, for people."""
-
-    id: int
-    problem: str
-
-
 class Progress(ControlMessage, frozen=True):
     """Server: how far a command that takes long has come since the last of these.
 
@@ -445,55 +389,6 @@ class Progress(ControlMessage, frozen=True):
     size_bytes: int
     expected: int
     phase: str
-
-
-class Seek(ControlMessage, frozen=True):
-    """Client: send what you have of these contents, wherever in your versions it is.
-
-    Attributes:
-        point: Sync point name; "" for all that this client may read.
-        task: Task name; "" for all of the sync point likewise.
-        contents: Size and digest of each; their places in this list, from 0, are their numbers.
-    """
-
-    point: str
-    task: str
-    contents: list[tuple[int, bytes]]
-
-
-class Sought(ControlMessage, frozen=True):
-    """Server: that was all there is of them."""
-
-
-class AskAuthority(ControlMessage, frozen=True):
-    """Client without a certificate: what is your certificate authority's certificate?"""
-
-
-class Authority(ControlMessage, frozen=True):
-    """Server: this (PEM); believe it only if the fingerprint of the code is its."""
-
-    certificate: bytes
-
-
-class Enroll(ControlMessage, frozen=True):
-    """Client without a certificate: here is the secret of my code, and a signing request (PEM)."""
-
-    secret: bytes
-    request: bytes
-
-
-class Renew(ControlMessage, frozen=True):
-    """Client: my certificate runs out, sign another one (a signing request, PEM)."""
-
-    request: bytes
-
-
-class Enrolled(ControlMessage, frozen=True):
-    """Server: your certificate (PEM), the name it is for, and the sync points you may use."""
-
-    certificate: bytes
-    client: str
-    points: list[str]
 
 
 class FileRaw(msgspec.Struct, frozen=True):
@@ -511,26 +406,6 @@ class FileDelta(msgspec.Struct, frozen=True):
 
 class SignaturePart(msgspec.Struct, frozen=True):
     """Server: a piece of the signature of the basis with this number; `last` ends it."""
-
-    id: int
-    last: bool
-    content: memoryview | bytes
-
-
-class BasisPart(msgspec.Struct, frozen=True):
-    """Client that restores: a piece of the signature of its own file; `last` ends it.
-
-    After the last one the server sends the content of entry `id` as a delta against that file; it
-    counts as asked for with the last piece.
-    """
-
-    id: int
-    last: bool
-    content: memoryview | bytes
-
-
-class ContentPart(msgspec.Struct, frozen=True):
-    """Server: the next bytes of the content with this number; `last` ends it."""
 
     id: int
     last: bool

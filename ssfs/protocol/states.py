@@ -27,27 +27,19 @@ from ssfs.protocol.browsing import (
     WantRows,
     WantSpace,
 )
+from ssfs.protocol.enrolling import AskAuthority, Authority, Enroll, Enrolled, Renew
 from ssfs.protocol.messages import (
     AnswerEnd,
     AnswerPart,
     Ask,
-    AskAuthority,
-    Authority,
-    BasisPart,
     CatalogEnd,
     CatalogRows,
     Changes,
     Checkpoint,
     CheckpointDone,
     Committed,
-    ContentPart,
-    Contents,
-    Enroll,
-    Enrolled,
     Expired,
-    Fetch,
     FetchCatalog,
-    Fetched,
     FileAbort,
     FileBegin,
     FileDelta,
@@ -57,20 +49,17 @@ from ssfs.protocol.messages import (
     Hello,
     Leave,
     Need,
-    NoContent,
     NoSignature,
     Open,
     Opened,
     Progress,
     Queued,
     Refused,
-    Renew,
-    Seek,
     SignaturePart,
-    Sought,
-    WantContents,
     WantSignature,
 )
+from ssfs.protocol.restoring import BasisPart, Contents, Fetch, Fetched, NoContent, WantContents
+from ssfs.protocol.seeking import ContentPart, Seek, Sought
 
 
 class Role(enum.Enum):

@@ -9,7 +9,7 @@ import pytest
 from ssfs.engine.enrolment import EnrolmentDesk
 from ssfs.errors import TrustError
 from ssfs.pki.certificate import make_key, make_request, to_der
-from ssfs.protocol.messages import Enroll, Renew
+from ssfs.protocol.enrolling import Enroll, Renew
 from tests.fakes.clock import FrozenClock
 from tests.store.registries import DAY, HOUR, NOW, enrol, invite, make_registry
 

@@ -13,7 +13,7 @@ from ssfs.errors import RemoteProtocolError
 from ssfs.fsio.lock import FileLock
 from ssfs.model.peer import Peer, Role
 from ssfs.monitor import NullMonitor
-from ssfs.protocol.messages import ContentPart, Sought
+from ssfs.protocol.seeking import ContentPart, Sought
 from ssfs.protocol.verification import VerifyVersions
 from tests.cli.support import run, ssfs_json
 from tests.damage.damages import damaged, flip, truncate, verify

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ssfs.protocol.messages import Fetch
+from ssfs.protocol.restoring import Fetch
 from tests.cli.support import run, ssfs_json
 from tests.damage.damages import delete, flip, truncate, verify
 from tests.fakes.comparing import assert_same_tree

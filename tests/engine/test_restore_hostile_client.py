@@ -11,7 +11,8 @@ from ssfs.delta.signature import signature
 from ssfs.engine.restore import requests
 from ssfs.engine.restore.credit import CREDIT_FILES
 from ssfs.errors import PeerError, RemoteProtocolError
-from ssfs.protocol.messages import BasisPart, CatalogEnd, Leave, WantContents
+from ssfs.protocol.messages import CatalogEnd, Leave
+from ssfs.protocol.restoring import BasisPart, WantContents
 from tests.fakes.restores import RestoreServer, request_of, store_of
 from tests.fakes.syncs import Backup, row
 

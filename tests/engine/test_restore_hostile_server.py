@@ -27,20 +27,16 @@ from ssfs.protocol.messages import (
     CatalogBatch,
     CatalogEnd,
     CatalogRows,
-    Contents,
-    Fetch,
-    Fetched,
     FileAbort,
     FileBegin,
     FileDelta,
     FileEnd,
     FileRaw,
     Hello,
-    NoContent,
     Refusal,
     Refused,
-    WantContents,
 )
+from ssfs.protocol.restoring import Contents, Fetch, Fetched, NoContent, WantContents
 from ssfs.protocol.states import Role
 from ssfs.store.catalog.writer import CatalogWriter
 from tests.fakes.restores import JOIN_S

@@ -15,7 +15,8 @@ from ssfs.engine.restore.options import RestoreOptions
 from ssfs.engine.restore.restorer import RestoreResult
 from ssfs.errors import ConfigError, RemoteProtocolError
 from ssfs.monitor import NullMonitor
-from ssfs.protocol.messages import CatalogEnd, Fetched
+from ssfs.protocol.messages import CatalogEnd
+from ssfs.protocol.restoring import Fetched
 from ssfs.store.version import Version
 from tests.engine.test_restore_hostile_server import ROOT, restore_from, rows, say
 from tests.fakes.comparing import assert_same_tree

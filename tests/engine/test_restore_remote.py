@@ -19,7 +19,7 @@ from ssfs.errors import ConfigError, CorruptStore, TrustError
 from ssfs.model.peer import Peer, Role
 from ssfs.model.problem import EntryProblem
 from ssfs.monitor import NullMonitor
-from ssfs.protocol.messages import Fetch, Fetched
+from ssfs.protocol.restoring import Fetch, Fetched
 from ssfs.store.catalog import writer
 from ssfs.store.version import Version
 from tests.fakes.comparing import assert_same_tree

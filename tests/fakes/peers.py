@@ -37,27 +37,19 @@ from ssfs.protocol.browsing import (
     WantSpace,
 )
 from ssfs.protocol.connection import Connection
+from ssfs.protocol.enrolling import AskAuthority, Authority, Enroll, Enrolled, Renew
 from ssfs.protocol.messages import (
     AnswerEnd,
     AnswerPart,
     Ask,
-    AskAuthority,
-    Authority,
-    BasisPart,
     CatalogEnd,
     CatalogRows,
     Changes,
     Checkpoint,
     CheckpointDone,
     Committed,
-    ContentPart,
-    Contents,
-    Enroll,
-    Enrolled,
     Expired,
-    Fetch,
     FetchCatalog,
-    Fetched,
     FileAbort,
     FileBegin,
     FileDelta,
@@ -72,7 +64,6 @@ from ssfs.protocol.messages import (
     Message,
     Name,
     Need,
-    NoContent,
     NoSignature,
     Open,
     Opened,
@@ -82,15 +73,13 @@ from ssfs.protocol.messages import (
     Refusal,
     Refused,
     Remove,
-    Renew,
-    Seek,
     SignaturePart,
-    Sought,
     Store,
-    WantContents,
     WantSignature,
     Xattrs,
 )
+from ssfs.protocol.restoring import BasisPart, Contents, Fetch, Fetched, NoContent, WantContents
+from ssfs.protocol.seeking import ContentPart, Seek, Sought
 from ssfs.protocol.states import TRANSITIONS, Role, State
 
 Split = Callable[[bytes], list[bytes]]

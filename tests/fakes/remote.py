@@ -14,7 +14,9 @@ from ssfs.engine.seeking import serve_seek
 from ssfs.errors import ConnectionLost, SsfsError
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import PROTOCOL_VERSION, Ask, Fetch, Hello, Leave, Seek
+from ssfs.protocol.messages import PROTOCOL_VERSION, Ask, Hello, Leave
+from ssfs.protocol.restoring import Fetch
+from ssfs.protocol.seeking import Seek
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 

@@ -20,7 +20,8 @@ from ssfs.errors import ConnectionLost, SsfsError
 from ssfs.model.peer import LOCAL, Peer
 from ssfs.monitor import Monitor, NullMonitor
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import PROTOCOL_VERSION, Fetch, Fetched, Hello
+from ssfs.protocol.messages import PROTOCOL_VERSION, Hello
+from ssfs.protocol.restoring import Fetch, Fetched
 from ssfs.protocol.states import Role
 from ssfs.store.store import Store
 from ssfs.store.version import Version

@@ -33,7 +33,7 @@ from ssfs.net.channel import Channel
 from ssfs.pki.certificate import make_key, make_request, to_der
 from ssfs.protocol.browsing import LetGo, LinkedNames
 from ssfs.protocol.codec import CONTROL_TYPES, FILE_RAW, TYPE_NUMBERS
-from ssfs.protocol.messages import CatalogBatch, Checkpoint, Fetch, Leave
+from ssfs.protocol.messages import CatalogBatch, Checkpoint, Leave
 from ssfs.protocol.requests import (
     DeleteVersions,
     ExpireVersions,
@@ -42,6 +42,7 @@ from ssfs.protocol.requests import (
     SetPin,
     SetPoint,
 )
+from ssfs.protocol.restoring import Fetch
 from ssfs.protocol.states import Role as End
 from ssfs.source.exclude import ExcludeOptions
 from ssfs.store.clients import Registry

@@ -22,13 +22,7 @@ import zstandard
 
 from ssfs.net.channel import Channel
 from ssfs.protocol.codec import BULK_TYPES, CONTROL_TYPES
-from ssfs.protocol.messages import (
-    MAX_PAYLOAD_BYTES,
-    AnswerEnd,
-    AnswerPart,
-    Ask,
-    CatalogRows,
-)
+from ssfs.protocol.messages import MAX_PAYLOAD_BYTES, AnswerEnd, AnswerPart, Ask, CatalogRows
 from ssfs.protocol.states import Role
 
 HEADER = struct.Struct("<IB")

@@ -10,14 +10,7 @@ from hypothesis import strategies as st
 from ssfs.errors import LocalProtocolError, RemoteProtocolError
 from ssfs.protocol.codec import BULK_TYPES, TYPE_NUMBERS
 from ssfs.protocol.connection import Connection
-from ssfs.protocol.messages import (
-    MAX_PAYLOAD_BYTES,
-    CatalogRows,
-    Change,
-    FileDelta,
-    FileRaw,
-    Hello,
-)
+from ssfs.protocol.messages import MAX_PAYLOAD_BYTES, CatalogRows, Change, FileDelta, FileRaw, Hello
 from ssfs.protocol.states import TRANSITIONS, Role, State
 from tests.fakes.peers import (
     CHANGES,

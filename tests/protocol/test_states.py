@@ -4,12 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ssfs.protocol.messages import (
-    CheckpointDone,
-    NoSignature,
-    Refused,
-    SignaturePart,
-)
+from ssfs.protocol.messages import CheckpointDone, NoSignature, Refused, SignaturePart
 from ssfs.protocol.states import TRANSITIONS, Role, State, next_state
 
 ROOT = Path(__file__).resolve().parents[2]

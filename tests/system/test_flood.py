@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.net.dial import TlsTarget
-from ssfs.protocol.messages import Enroll
+from ssfs.protocol.enrolling import Enroll
 from tests.fakes.arenas import changed_paths, image_of, memory_directory
 from tests.system.rogues import crowd, half_open, tls_target
 from tests.system.servers import Machine, ServedStore, run_ssfs, served

@@ -20,14 +20,12 @@ from ssfs.model.version import Counts
 from ssfs.net.blocks import Kind as BlockKind
 from ssfs.net.blocks import Preamble, encode_preamble
 from ssfs.net.dial import TlsTarget
+from ssfs.protocol.enrolling import Enroll, Renew
 from ssfs.protocol.messages import (
     Ask,
-    BasisPart,
     CatalogEnd,
     Changes,
     Committed,
-    Enroll,
-    Fetch,
     FileBegin,
     FileDelta,
     FileEnd,
@@ -43,9 +41,7 @@ from ssfs.protocol.messages import (
     Open,
     Refused,
     Remove,
-    Renew,
     Store,
-    WantContents,
     WantSignature,
 )
 from ssfs.protocol.requests import (
@@ -56,6 +52,7 @@ from ssfs.protocol.requests import (
     SetPoint,
     encode_request,
 )
+from ssfs.protocol.restoring import BasisPart, Fetch, WantContents
 from tests.fakes.arenas import changed_paths, image_of, memory_directory
 from tests.fakes.certificates import Authority
 from tests.fakes.trees import build_tree, compare_with_version, verify_version

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ssfs.protocol.messages import Fetch
+from ssfs.protocol.restoring import Fetch
 from tests.fakes.arenas import memory_directory
 from tests.fakes.comparing import differences
 from tests.fakes.menagerie import CASES, build_menagerie

@@ -32,8 +32,9 @@ from ssfs.model.entry import ROOT_ID, Entry, Kind
 from ssfs.model.spelling import path_text
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Fetch, Leave
+from ssfs.protocol.messages import Leave
 from ssfs.protocol.questions import DiffReport, PathProblem
+from ssfs.protocol.restoring import Fetch
 from ssfs.source.exclude import ExcludeOptions, Excluder
 from ssfs.source.reading import digest_file
 from ssfs.store.catalog.difference import Differences

@@ -28,8 +28,6 @@ from ssfs.protocol.messages import (
     CHANGES_TARGET_BYTES,
     INLINE_MAX_BYTES,
     MAX_BULK_BYTES,
-    BasisPart,
-    Contents,
     FileAbort,
     FileBegin,
     FileDelta,
@@ -37,9 +35,8 @@ from ssfs.protocol.messages import (
     FileRaw,
     Leave,
     Message,
-    NoContent,
-    WantContents,
 )
+from ssfs.protocol.restoring import BasisPart, Contents, NoContent, WantContents
 from ssfs.source.reading import read_stream
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.damage import NO_DAMAGE, Damage

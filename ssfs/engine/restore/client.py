@@ -25,7 +25,8 @@ from ssfs.errors import (
 from ssfs.fsio.disk import raise_descriptor_limit
 from ssfs.monitor import Monitor
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import Fetch, Fetched, Leave
+from ssfs.protocol.messages import Leave
+from ssfs.protocol.restoring import Fetch, Fetched
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.restore.credit import CREDIT_FILES, CREDIT_SIGNATURE_BYTES
 from ssfs.errors import RemoteProtocolError
-from ssfs.protocol.messages import BasisPart
+from ssfs.protocol.restoring import BasisPart
 
 
 class Request(NamedTuple):

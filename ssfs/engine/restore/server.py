@@ -14,7 +14,8 @@ from ssfs.errors import ConfigError, CorruptStore, TrustError
 from ssfs.fsio.disk import open_directory, store_errors
 from ssfs.model.peer import Peer
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import CatalogEnd, Fetch, Fetched
+from ssfs.protocol.messages import CatalogEnd
+from ssfs.protocol.restoring import Fetch, Fetched
 from ssfs.store.store import Store, Task
 from ssfs.store.tree import Tree
 from ssfs.store.version import Version

@@ -24,17 +24,8 @@ from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.model.entry import Entry
 from ssfs.model.layout import data_bytes
 from ssfs.net.channel import Channel
-from ssfs.protocol.messages import (
-    INLINE_MAX_BYTES,
-    BasisPart,
-    Contents,
-    FileAbort,
-    FileBegin,
-    FileEnd,
-    Message,
-    NoContent,
-    WantContents,
-)
+from ssfs.protocol.messages import INLINE_MAX_BYTES, FileAbort, FileBegin, FileEnd, Message
+from ssfs.protocol.restoring import BasisPart, Contents, NoContent, WantContents
 
 _MOST_FILES = 4096
 _MOST_SMALL_BYTES = 16 << 20
