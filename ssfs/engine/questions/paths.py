@@ -2,7 +2,8 @@
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import ROOT_ID
-from ssfs.store.catalog.reader import MAX_DEPTH, CatalogReader
+from ssfs.store.catalog.reader import CatalogReader
+from ssfs.store.catalog.rows import MAX_DEPTH
 
 _MOST_REMEMBERED = 50_000
 

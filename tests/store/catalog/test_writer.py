@@ -352,7 +352,7 @@ def test_fetched_rows_come_in_any_order(path):
 
 
 def test_circle_in_a_fetched_catalog_does_not_hang(path, monkeypatch):
-    monkeypatch.setattr("ssfs.store.catalog.reader.MAX_DEPTH", 100)
+    monkeypatch.setattr("ssfs.store.catalog.rows.MAX_DEPTH", 100)
     with opened(path) as catalog:
         catalog.load([ROOT, directory(2, b"a", 3), directory(3, b"b", 2)], [])
         with pytest.raises(CorruptStore):
