@@ -185,6 +185,8 @@ def _stepped(place: Ground, names: Sequence[str], options: Options) -> _Found:
     say(f"building {options.files} small files and {options.big} MB of large ones")
     dataset = prepare_source(place, options.files, options.big)
     source = place.directory / "source"
+    if not options.quick:
+        machine.settle(source)
     measured = limits.measure(source, place.directory / "limits", dataset)
     if not options.quick:
         say("warming up")

@@ -22,6 +22,8 @@ RATIO_TARGETS = (
     ("restore", "wire", 1.0),
     ("restore-damaged", "wall", 0.40),
     ("restore-damaged", "wire", 1.0),
+    ("restore-quick", "wall", 0.40),
+    ("restore-quick", "wire", 1.0),
     ("expire", "wall", 1.0),
 )
 """Step, measure, and what part of rsync's it may be. Expiring is `rm -rf` there."""
@@ -29,7 +31,15 @@ RATIO_TARGETS = (
 WIRE_TARGETS = (("nothing", 20_000), ("reorganisation", 100_000))
 """Step, and how many bytes may cross the wire."""
 
-LEAD_STEPS = ("initial", "nothing", "edits", "reorganisation", "restore", "restore-damaged")
+LEAD_STEPS = (
+    "initial",
+    "nothing",
+    "edits",
+    "reorganisation",
+    "restore",
+    "restore-damaged",
+    "restore-quick",
+)
 LEAD_MEASURES = ("wall", "wire", "rss")
 QUIET_TO_HARD_LINK_COPY = 2.0
 GROWTH_OF_QUIET_RUN = 12.0

@@ -97,6 +97,11 @@ class Ssfs(Tool):
         return (*self.program, "restore", self._location, "latest", *how)
 
     @override
+    def mend(self, target: Path) -> Command:
+        """See Tool. By itself ssfs reads what is there."""
+        return (*self.restore(target), "--quick-check")
+
+    @override
     def expire(self, version: int) -> Command:
         """See Tool."""
         return (*self.program, "delete", self._local, str(version), "--yes")

@@ -86,6 +86,10 @@ class Tool(abc.ABC):
     def restore(self, target: Path) -> Command:
         """Bring the newest version into an existing directory; run in `target`."""
 
+    def mend(self, target: Path) -> Command:
+        """The same for a tree that is mostly there, believing sizes and times where the tool can be told to."""
+        return self.restore(target)
+
     @abc.abstractmethod
     def expire(self, version: int) -> Command:
         """Remove a version and free its room."""
