@@ -152,16 +152,15 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_one_that_is_damaged_is_named_and_nothing_written(backup: Backup, out: Path, damage: str):
+def test_one_that_is_damaged_is_named_and_deleted_and_nothing_written(backup: Backup, out: Path, damage: str):
     path = kept()
     database = sqlite3.connect(path)
     database.executescript(damage)
     database.close()
-    with pytest.raises(ConfigError, match="cache is damaged") as caught:
+    with pytest.raises(ConfigError, match="cache was damaged") as caught:
         fetch(backup.newest(), out)
-    assert (caught.value.path, caught.value.remedy[:16]) == (os.fsencode(path), "delete this file")
+    assert (caught.value.path, path.exists()) == (os.fsencode(path), False)
     assert os.listdir(out) == []
-    path.unlink()
     assert fetch(backup.newest(), out)[0].problems == []
 
 
@@ -173,7 +172,7 @@ def test_names_out_of_order_are_damage(backup: Backup, out: Path):
         if content[offset : offset + 7] == b"file 71":
             content = content[:offset] + b"file 6z" + content[offset + 7 :]
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match="cache is damaged"):
+    with pytest.raises(ConfigError, match="cache was damaged"):
         fetch(backup.newest(), out)
     assert os.listdir(out) == []
 

@@ -36,7 +36,7 @@ class KeptCatalogs:
 
         Raises:
             RemoteProtocolError: There is none: the server names what it was not told of.
-            ConfigError: It is not what was written.
+            ConfigError: It is not what was written, and is gone now: the next restore fetches the rows.
         """
         catalog = self._open.get(digest)
         if catalog is None:
@@ -47,10 +47,12 @@ class KeptCatalogs:
                 return catalog
         except CorruptStore as error:
             problem = error.problem
+        with contextlib.suppress(OSError):
+            os.unlink(catalog.path)
         raise ConfigError(
-            f"The catalog in the cache is damaged ({problem})",
+            f"The catalog in the cache was damaged, and has been deleted ({problem})",
             path=catalog.path,
-            remedy="delete this file, which a sync can do without, and restore again",
+            remedy="restore again: the list of files is fetched then",
         )
 
     def close(self) -> None:
