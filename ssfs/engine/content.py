@@ -72,11 +72,15 @@ class Found(NamedTuple):
 
 
 class _Pending(NamedTuple):
-    """A large file that waits for the signature of its basis; `fd` is open."""
+    """A large file that waits for the signature of its basis, or only for its turn; `fd` is open."""
 
     found: Found
     fd: int
     basis: Basis
+
+    def signature_bytes(self) -> int:
+        """How long the signature is that it waits for."""
+        return signature_size(self.basis.size) if self.basis.sums is None else 0
 
 
 class ContentSender:
@@ -172,12 +176,13 @@ class ContentSender:
                     return
         if basis is None:
             self._stream(fd, found, WHOLE)
-        elif basis.sums is not None:
-            self._stream(fd, found, basis)
-            self._drop_signature(basis)
         else:
-            # The file waits, the walk goes on.
-            self._ask_for_signature(basis)
+            # The file waits, the walk goes on: also one that could be sent at once, as the server can work on the
+            # signatures of those after it meanwhile.
+            if basis.sums is None:
+                self._ask_for_signature(basis)
+            elif len(self._pending) >= _MAX_PENDING:
+                self._send_first_pending()
             self._pending.append(_Pending(found, os.dup(fd), basis))
 
     def _basis_of(self, now: Entry, known: Entry | None) -> Basis | None:
@@ -261,8 +266,7 @@ class ContentSender:
         wanted = signature_size(basis.size)
         while self._pending and (
             len(self._pending) >= _MAX_PENDING
-            or wanted + sum(signature_size(item.basis.size) for item in self._pending)
-            > CREDIT_BYTES
+            or wanted + sum(item.signature_bytes() for item in self._pending) > CREDIT_BYTES
         ):
             self._send_first_pending()
         self._outgoing.want_signature(basis.number, basis.size)
@@ -274,7 +278,10 @@ class ContentSender:
 
     def work_on_deltas(self) -> None:
         """Send the files whose signature has arrived."""
-        while self._pending and self._outgoing.has_signature(self._pending[0].basis.number):
+        while self._pending and (
+            self._pending[0].basis.sums is not None
+            or self._outgoing.has_signature(self._pending[0].basis.number)
+        ):
             self._send_first_pending()
 
     def finish_if_pending(self, now: Entry) -> None:
@@ -298,7 +305,8 @@ class ContentSender:
     def _send_first_pending(self) -> None:
         item = self._pending.pop(0)
         try:
-            self._outgoing.wait_signature(item.basis.number)
+            if item.basis.sums is None:
+                self._outgoing.wait_signature(item.basis.number)
             self._stream(item.fd, item.found, item.basis)
         except OSError as error:
             self._unreadable(item.found, error)
