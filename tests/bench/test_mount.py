@@ -137,7 +137,9 @@ def test_copies_of_small_files(place, files):
 
 def copy(top: Path, out: Path, files: int) -> float:
     directories = sorted(top.glob("dir*/sub*"))[: files // FILES_PER_DIRECTORY + 1]
-    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(exist_ok=True)
+    # Anew each time: who makes files waits for ext4 to go around each inode that was deleted in the last minutes.
+    out = out / str(len(os.listdir(out)))
     out.mkdir()
     subprocess.run(["sync", "-f", out], check=True)
     targets = {}

@@ -22,22 +22,13 @@ def ref_of(path: bytes) -> VersionRef:
     return VersionRef(*map(os.fsdecode, path.rsplit(b"/", 3)[1:]))
 
 
-class RemoteVersion(OpenVersion):
-    """A version of a server.
+class LeasedVersion(OpenVersion):
+    """A version of a server whose rows are in a catalog that the shelf of this mount lends."""
 
-    Attributes:
-        ref: Which.
-        damaged: Files of it that the server was asked for and cannot read.
-    """
-
-    def __init__(self, path: bytes, lease: Lease, link: BrowsingLink, pieces: Pieces) -> None:
-        """Take over the lease; the link holds the version already."""
+    def __init__(self, path: bytes, lease: Lease) -> None:
+        """Take over the lease."""
         super().__init__(path)
-        self.ref = ref_of(path)
-        self.damaged: set[int] = set()
         self._lease = lease
-        self._link = link
-        self._pieces = pieces
 
     @property
     @override
@@ -49,16 +40,8 @@ class RemoteVersion(OpenVersion):
         return self.catalog.linked(group)
 
     @override
-    def open_content(self, entry: Entry) -> RemoteContent:
-        return RemoteContent(self._pieces, self.ref, entry)
-
-    @override
     def open_file(self, entry: Entry) -> int:
         raise InternalError("A server's file has no descriptor here")
-
-    @override
-    def is_damaged(self, entry: Entry) -> bool:
-        return entry.id in self.damaged
 
     @override
     def discard(self) -> bool:
@@ -74,17 +57,41 @@ class RemoteVersion(OpenVersion):
     @override
     def close(self) -> None:
         self.close_catalog()
-        self._link.let_go(self.ref)
         self._lease.release()
 
 
-class WholeVersion(OpenVersion):
-    """A version of a server of which nothing but the catalog is asked, all of which is here."""
+class RemoteVersion(LeasedVersion):
+    """A version of a server.
 
-    def __init__(self, path: bytes, lease: Lease) -> None:
-        """Take over the lease."""
-        super().__init__(path)
-        self._lease = lease
+    Attributes:
+        ref: Which.
+        damaged: Files of it that the server was asked for and cannot read.
+    """
+
+    def __init__(self, path: bytes, lease: Lease, link: BrowsingLink, pieces: Pieces) -> None:
+        """Take over the lease; the link holds the version already."""
+        super().__init__(path, lease)
+        self.ref = ref_of(path)
+        self.damaged: set[int] = set()
+        self._link = link
+        self._pieces = pieces
+
+    @override
+    def open_content(self, entry: Entry) -> RemoteContent:
+        return RemoteContent(self._pieces, self.ref, entry)
+
+    @override
+    def is_damaged(self, entry: Entry) -> bool:
+        return entry.id in self.damaged
+
+    @override
+    def close(self) -> None:
+        self._link.let_go(self.ref)
+        super().close()
+
+
+class WholeVersion(LeasedVersion):
+    """A version of a server of which nothing but the catalog is asked, all of which is here."""
 
     @property
     @override
@@ -95,29 +102,5 @@ class WholeVersion(OpenVersion):
         return catalog
 
     @override
-    def hard_links(self, group: int) -> tuple[int, int] | None:
-        return self.catalog.linked(group)
-
-    @override
-    def open_file(self, entry: Entry) -> int:
-        raise InternalError("A catalog has no data")
-
-    @override
     def is_damaged(self, entry: Entry) -> bool:
         return False
-
-    @override
-    def discard(self) -> bool:
-        self.close_catalog()
-        self._lease.discard()
-        return True
-
-    @override
-    def close_catalog(self) -> None:
-        super().close_catalog()
-        self._lease.close_catalog()
-
-    @override
-    def close(self) -> None:
-        self.close_catalog()
-        self._lease.release()
