@@ -152,7 +152,9 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_one_that_is_damaged_is_named_and_deleted_and_nothing_written(backup: Backup, out: Path, damage: str):
+def test_one_that_is_damaged_is_named_and_deleted_and_nothing_written(
+    backup: Backup, out: Path, damage: str
+):
     path = kept()
     database = sqlite3.connect(path)
     database.executescript(damage)
