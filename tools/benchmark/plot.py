@@ -55,7 +55,7 @@ def _draw_ratios(results: Results) -> None:
         pane.set_yscale("log")
         pane.set_ylabel(f"{title}\n({YARDSTICK} = 1)")
     panes[0].legend(ncols=len(tools), fontsize="small")
-    panes[-1].set_xticks(range(len(steps)), steps)
+    panes[-1].set_xticks(range(len(steps)), steps, rotation=20, ha="right")
     date = results.date.partition("T")[0]
     panes[0].set_title(f"Lower is better; {date}, {results.machine.cpus} CPUs, loopback")
 
