@@ -19,13 +19,12 @@ from typing import NamedTuple
 from ssfs.delta.errors import DeltaError
 
 MAGIC = bytes.fromhex("72730236")
-END = b"\0"
 
 _END, _LITERAL, _COPY, _UNASSIGNED = 0x00, 0x41, 0x45, 0x55
 _LONGEST_LITERAL = 1 << 30
 """An int holds twice this, and no delta of a segment is so long."""
 
-
+END = bytes([_END])
 _LONG_LITERAL = struct.Struct(">BI")
 _LONG_COPY = struct.Struct(">BQI")
 

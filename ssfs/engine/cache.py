@@ -17,7 +17,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 
-from ssfs.engine.kept_sums import SUFFIX, KeptSums
+from ssfs.engine.kept_sums import KeptSums, is_sums
 from ssfs.errors import ConfigError, CorruptStore, InternalError, RemoteProtocolError
 from ssfs.fsio.disk import copy_file, fsync, open_directory, rename
 from ssfs.fsio.lock import FileLock
@@ -26,6 +26,7 @@ from ssfs.store.catalog.writer import CatalogWriter
 
 # A task's id comes from a server, and everything else in the directory it names is deleted.
 _TASK_ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
+_FINISHED = re.compile(rb"([0-9a-f]{64})\.db")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -43,6 +44,24 @@ def boot_id() -> bytes:
     """What tells this boot of the machine from all others."""
     with open(_BOOT_ID, "rb") as boot:
         return boot.read().strip()
+
+
+def _finished(digest: bytes) -> bytes:
+    """The file name of a finished catalog."""
+    return digest.hex().encode() + b".db"
+
+
+def finished_catalogs(root: bytes, most: int) -> list[tuple[bytes, bytes]]:
+    """Path and logical digest of the finished catalogs of all tasks in a cache: the newest `most`, newest first."""
+    found: list[tuple[int, bytes, bytes]] = []
+    with contextlib.suppress(OSError), os.scandir(root) as tasks:
+        for task in tasks:
+            with contextlib.suppress(OSError), os.scandir(task.path) as files:
+                for file in files:
+                    if match := _FINISHED.fullmatch(file.name):
+                        age = -file.stat(follow_symlinks=False).st_mtime_ns
+                        found.append((age, file.path, bytes.fromhex(match[1].decode())))
+    return [(path, digest) for _, path, digest in sorted(found)[:most]]
 
 
 @contextlib.contextmanager
@@ -97,7 +116,7 @@ class TaskCache:
 
     def find(self, digest: bytes) -> CatalogReader | None:
         """The catalog with this logical digest; None if it must be fetched."""
-        finished = digest.hex().encode() + b".db"
+        finished = _finished(digest)
         self._roll_back_working()
         for name in (finished, self._working, self._compared):
             path = os.path.join(self._path, name)
@@ -131,8 +150,7 @@ class TaskCache:
     def finish_fetched(self, catalog: CatalogWriter, digest: bytes) -> CatalogReader:
         """Keep a fetched catalog under its digest."""
         self.keep(catalog, b"fetched.db", digest)
-        name = digest.hex().encode() + b".db"
-        return CatalogReader.open(os.path.join(self._path, name))
+        return CatalogReader.open(os.path.join(self._path, _finished(digest)))
 
     def begin_working(self, compared: CatalogReader) -> CatalogWriter:
         """A copy of the compared catalog, to be changed."""
@@ -151,16 +169,16 @@ class TaskCache:
         digest = catalog.logical_digest()
         self.sums.tidy(catalog)
         self.keep(catalog, self._working, digest)
-        self._remove_all_but(digest.hex() + ".db", SUFFIX)
+        self._remove_all_but(_finished(digest), keeps_sums=True)
 
     def forget(self) -> None:
         """Lose everything: the next run fetches."""
-        self._remove_all_but("")
+        self._remove_all_but(b"")
 
-    def _remove_all_but(self, kept: str, suffix: str = "lock") -> None:
-        for name in os.listdir(self._fd):
-            if name not in (kept, "lock") and not name.endswith(suffix):
-                self._remove(os.fsencode(name))
+    def _remove_all_but(self, kept: bytes, *, keeps_sums: bool = False) -> None:
+        for name in map(os.fsencode, os.listdir(self._fd)):
+            if name not in (kept, b"lock") and not (keeps_sums and is_sums(name)):
+                self._remove(name)
 
     def keep(self, catalog: CatalogWriter, name: bytes, digest: bytes) -> None:
         """Close a catalog, sync it and give it its lasting name."""
@@ -172,7 +190,7 @@ class TaskCache:
         finally:
             os.close(fd)
         self._remove(name + b"-journal")
-        rename(name, self._fd, digest.hex().encode() + b".db", self._fd)
+        rename(name, self._fd, _finished(digest), self._fd)
 
     def _remove(self, name: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):

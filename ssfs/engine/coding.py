@@ -16,7 +16,7 @@ KEPT_FROM_BYTES = 16 << 20
 """Of a shorter file no sums are kept: its signature costs little, and there may be very many."""
 
 
-class Basis(NamedTuple):
+class KnownBasis(NamedTuple):
     """What a large file may be sent as a delta against.
 
     Attributes:
@@ -30,7 +30,7 @@ class Basis(NamedTuple):
     sums: BlockSums | None = None
 
 
-WHOLE = Basis(0, 0)
+WHOLE = KnownBasis(0, 0)
 """No basis."""
 
 
@@ -57,7 +57,7 @@ class FileCoder:
         has_basis: Whether there is something deltas can be against.
     """
 
-    def __init__(self, basis: Basis, stream_bytes: int, signatures: Signatures) -> None:
+    def __init__(self, basis: KnownBasis, stream_bytes: int, signatures: Signatures) -> None:
         """A coder at the start of a stream that is probably so long."""
         self._basis = basis
         self._signatures = signatures

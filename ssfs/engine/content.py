@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ssfs.delta.blocks import BlockSums, block_length
 from ssfs.delta.signature import signature_size
 from ssfs.engine.attributes import Attributes
-from ssfs.engine.coding import KEPT_FROM_BYTES, WHOLE, Basis
+from ssfs.engine.coding import KEPT_FROM_BYTES, WHOLE, KnownBasis
 from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import OpenFile, Outgoing
 from ssfs.engine.plan import Verdict, is_only_bookkeeping, is_racy, judge_content
@@ -76,7 +76,7 @@ class _Pending(NamedTuple):
 
     found: Found
     fd: int
-    basis: Basis
+    basis: KnownBasis
 
     def signature_bytes(self) -> int:
         """How long the signature is that it waits for."""
@@ -185,7 +185,7 @@ class ContentSender:
                 self._send_first_pending()
             self._pending.append(_Pending(found, os.dup(fd), basis))
 
-    def _basis_of(self, now: Entry, known: Entry | None) -> Basis | None:
+    def _basis_of(self, now: Entry, known: Entry | None) -> KnownBasis | None:
         """What an interrupted run had brought over of this file, then what is recorded of it."""
         partial = self._outgoing.partial_of(now)
         known_bytes = data_bytes(known.size, known.holes) if known is not None else 0
@@ -193,12 +193,12 @@ class ContentSender:
             known, known_bytes = None, 0
         if partial is None and known is None:
             return None
-        return Basis(
+        return KnownBasis(
             basis_number(partial.number if partial else 0, known.id if known else 0),
             (partial.size if partial else 0) + known_bytes,
         )
 
-    def _with_sums(self, basis: Basis, known: Entry, fd: int, layout: Layout) -> Basis:
+    def _with_sums(self, basis: KnownBasis, known: Entry, fd: int, layout: Layout) -> KnownBasis:
         """The basis with the sums that were kept of it, if most of a few blocks are where they were."""
         is_partial = basis.number != known.id
         if self._kept_sums is None or is_partial or layout.data_bytes < KEPT_FROM_BYTES:
@@ -226,14 +226,7 @@ class ContentSender:
             if is_stable:
                 break
         found = self._looked_again(found, before)
-        now = changed(
-            found.now,
-            size=layout.size if layout.is_sparse else len(content),
-            digest=content_digest(layout, content),
-            holes=layout.holes,
-            flags=_flags(found),
-            xattrs=xattrs,
-        )
+        now = _with_content(found.now, layout, content, flags=_flags(found), xattrs=xattrs)
         if not is_stable:
             now = self._unstable(found, now)
         if not self._send_known(found, now):
@@ -261,7 +254,7 @@ class ContentSender:
 
     # -- large files -----------------------------------------------------------------------------
 
-    def _ask_for_signature(self, basis: Basis) -> None:
+    def _ask_for_signature(self, basis: KnownBasis) -> None:
         """Ask for the signature of a basis, once there is credit for it."""
         wanted = signature_size(basis.size)
         while self._pending and (
@@ -271,7 +264,7 @@ class ContentSender:
             self._send_first_pending()
         self._outgoing.want_signature(basis.number, basis.size)
 
-    def _drop_signature(self, basis: Basis) -> None:
+    def _drop_signature(self, basis: KnownBasis) -> None:
         """Free a signature, unless another file waits for it."""
         if all(item.basis.number != basis.number for item in self._pending):
             self._outgoing.drop_signature(basis.number)
@@ -314,7 +307,7 @@ class ContentSender:
             os.close(item.fd)
             self._drop_signature(item.basis)
 
-    def _stream(self, fd: int, found: Found, basis: Basis) -> None:
+    def _stream(self, fd: int, found: Found, basis: KnownBasis) -> None:
         """Send content in segments; again if it changed meanwhile.
 
         Raises:
@@ -363,11 +356,7 @@ class ContentSender:
                 if max(layout.data_bytes, len(content)) > INLINE_MAX_BYTES:
                     self._stream_whole(fd, found)
                 else:
-                    row = now._replace(
-                        size=layout.size if layout.is_sparse else len(content),
-                        digest=content_digest(layout, content),
-                        holes=layout.holes,
-                    )
+                    row = _with_content(now, layout, content)
                     self._outgoing.store(self._described(found, row, fd), content)
         except OSError:
             return False
@@ -426,6 +415,17 @@ class ContentSender:
         elif not is_only_bookkeeping(found.record, now):
             self._counts.metadata_only += 1
         self._counts.linked += is_linked
+
+
+def _with_content(now: Entry, layout: Layout, content: bytes, **more: int | bytes) -> Entry:
+    """The row of a file whose whole stream was read, with more fields if they are known."""
+    return changed(
+        now,
+        size=layout.size if layout.is_sparse else len(content),
+        digest=content_digest(layout, content),
+        holes=layout.holes,
+        **more,
+    )
 
 
 def _is_in_place(sums: BlockSums, fd: int, layout: Layout) -> bool:

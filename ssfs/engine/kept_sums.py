@@ -13,12 +13,16 @@ from ssfs.fsio.disk import open_fd, rename, write_all
 from ssfs.model.entry import Entry
 from ssfs.store.catalog.reader import CatalogReader
 
-SUFFIX = ".sums"
 MOST_BYTES = 256 << 20
 """Of all of a task; those used last stay."""
 
-_NAME = re.compile(r"([0-9a-f]{64})-([0-9]{1,18})\.sums")
+_NAME = re.compile(rb"([0-9a-f]{64})-([0-9]{1,18})\.sums")
 _BESIDE = b"new-sums"
+
+
+def is_sums(name: bytes) -> bool:
+    """Whether a file of a cache is called as they are."""
+    return _NAME.fullmatch(name) is not None
 
 
 class KeptSums:
@@ -51,12 +55,13 @@ class KeptSums:
 
     def tidy(self, catalog: CatalogReader) -> None:
         """Forget those of content that this catalog does not have, and what is too much."""
-        kept: list[tuple[int, int, str]] = []
-        for name in os.listdir(self._fd):
+        kept: list[tuple[int, int, bytes]] = []
+        for name in map(os.fsencode, os.listdir(self._fd)):
             found = _NAME.fullmatch(name)
             if found is None:
                 continue
-            if catalog.by_content(int(found[2]), bytes.fromhex(found[1])) is not None:
+            digest = bytes.fromhex(found[1].decode())
+            if catalog.by_content(int(found[2]), digest) is not None:
                 status = os.stat(name, dir_fd=self._fd)
                 kept.append((status.st_mtime_ns, status.st_size, name))
             else:
@@ -69,4 +74,4 @@ class KeptSums:
 
 
 def _name(row: Entry) -> bytes:
-    return f"{row.digest.hex()}-{row.size}{SUFFIX}".encode()
+    return f"{row.digest.hex()}-{row.size}.sums".encode()

@@ -14,7 +14,7 @@ from ssfs.clock import Clock
 from ssfs.delta.blocks import BlockSums
 from ssfs.delta.coded import Delta, Raw
 from ssfs.delta.signature import LoadedSignature
-from ssfs.engine.coding import Basis, FileCoder
+from ssfs.engine.coding import FileCoder, KnownBasis
 from ssfs.engine.refusal import raise_refused
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.fsio.sparse import read_at
@@ -214,7 +214,7 @@ class Outgoing:
     # -- large files -----------------------------------------------------------------------------
 
     def send_content(
-        self, now: Entry, file: OpenFile, basis: Basis, progress: Callable[[int], None]
+        self, now: Entry, file: OpenFile, basis: KnownBasis, progress: Callable[[int], None]
     ) -> Content:
         """Send a file's content; `end_file` or `abort_file` must follow.
 

@@ -88,13 +88,12 @@ def rename(name: bytes, source_fd: int, target: bytes, target_fd: int) -> None:
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
     """Write every byte, however many calls that takes."""
-    if not content:
-        return
-    written = os.write(fd, content)
-    if written < len(content):
-        view = memoryview(content)[written:]
-        while view:
-            view = view[os.write(fd, view) :]
+    left = content
+    while left:
+        written = os.write(fd, left)
+        if written == len(left):
+            return
+        left = memoryview(left)[written:]
 
 
 @contextlib.contextmanager

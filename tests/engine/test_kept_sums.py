@@ -33,7 +33,7 @@ def backup(tmp_path: Path, source: Path) -> Backup:
 
 
 def kept() -> list[Path]:
-    return sorted(Path(os.fsdecode(cache_root())).glob(f"*/*{kept_sums.SUFFIX}"))
+    return sorted(Path(os.fsdecode(cache_root())).glob("*/*.sums"))
 
 
 def check(backup: Backup, source: Path) -> None:

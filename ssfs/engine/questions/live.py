@@ -15,7 +15,7 @@ import msgspec
 from typing_extensions import override
 
 from ssfs.clock import Clock
-from ssfs.engine.coding import Basis
+from ssfs.engine.coding import KnownBasis
 from ssfs.engine.comparison import Comparison
 from ssfs.engine.moves import Catalogs, Source
 from ssfs.engine.outgoing import Content, OpenFile, Outgoing
@@ -271,7 +271,7 @@ class _Looking(Outgoing):
 
     @override
     def send_content(
-        self, now: Entry, file: OpenFile, basis: Basis, progress: Callable[[int], None]
+        self, now: Entry, file: OpenFile, basis: KnownBasis, progress: Callable[[int], None]
     ) -> Content:
         recorded = self._working.entry(now.id)
         layout = file.layout

@@ -7,14 +7,12 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import blake3
-
 from ssfs.delta.basis import Basis
 from ssfs.errors import CorruptStore
 from ssfs.fsio.disk import COPY_BYTES, write_all
 from ssfs.fsio.sparse import read_at, write_at
 from ssfs.model.entry import Entry
-from ssfs.model.layout import ContentHasher, Layout
+from ssfs.model.layout import ContentHasher, Layout, content_digest
 from ssfs.protocol.messages import INLINE_MAX_BYTES
 from ssfs.store.damage import NO_DAMAGE, Damage
 from ssfs.store.tree import Tree
@@ -209,7 +207,7 @@ class TreeContents:
 
 def is_content_of(entry: Entry, content: bytes) -> bool:
     """Whether this is the whole content of a file without holes."""
-    return len(content) == entry.size and blake3.blake3(content).digest() == entry.digest
+    return len(content) == entry.size and content_digest(None, content) == entry.digest
 
 
 def open_content(tree: Tree, entry: Entry) -> int:

@@ -8,13 +8,12 @@ them, since a sync may delete them meanwhile.
 
 import contextlib
 import os
-import re
 
+from ssfs.engine.cache import finished_catalogs
 from ssfs.errors import ConfigError, CorruptStore, RemoteProtocolError
 from ssfs.store.catalog.reader import CatalogReader
 
 MOST_KEPT = 64
-_FINISHED = re.compile(r"([0-9a-f]{64})\.db")
 
 
 class KeptCatalogs:
@@ -23,7 +22,7 @@ class KeptCatalogs:
     def __init__(self, root: bytes | None) -> None:
         """Open those of the cache in this directory; None: there is none."""
         self._open: dict[bytes, CatalogReader] = {}
-        for path, digest in _newest(root) if root is not None else []:
+        for path, digest in finished_catalogs(root, MOST_KEPT) if root is not None else []:
             with contextlib.suppress(CorruptStore):
                 self._open[digest] = CatalogReader.open(path)
 
@@ -60,16 +59,3 @@ class KeptCatalogs:
         for catalog in self._open.values():
             catalog.close()
         self._open.clear()
-
-
-def _newest(root: bytes) -> list[tuple[bytes, bytes]]:
-    """Path and logical digest of the finished catalogs in a cache, the newest first."""
-    found: list[tuple[int, bytes, bytes]] = []
-    with contextlib.suppress(OSError), os.scandir(os.fsdecode(root)) as tasks:
-        for task in tasks:
-            with contextlib.suppress(OSError), os.scandir(task.path) as files:
-                for file in files:
-                    if match := _FINISHED.fullmatch(file.name):
-                        age = -file.stat(follow_symlinks=False).st_mtime_ns
-                        found.append((age, os.fsencode(file.path), bytes.fromhex(match[1])))
-    return [(path, digest) for _, path, digest in sorted(found)[:MOST_KEPT]]

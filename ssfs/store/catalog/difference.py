@@ -4,6 +4,7 @@ What only the source's file system knew (device, inode, ctime), flags, and a dir
 from what is in it, make no difference.
 """
 
+import sqlite3
 from collections.abc import Iterator
 
 from ssfs.errors import CorruptStore
@@ -49,7 +50,28 @@ AND NOT EXISTS (SELECT 1 FROM main.entry n WHERE n.id = o.id) ORDER BY o.id LIMI
 """
 
 
-class Patch:
+class _SideBySide:
+    """Two catalogs that are asked together."""
+
+    def __init__(self, database: sqlite3.Connection, shown_path: bytes) -> None:
+        """Take over the connection; `shown_path` is what to call it in messages."""
+        self._database = database
+        self._shown_path = shown_path
+
+    def _rows(self, query: str, values: tuple[int | str, ...] = ()) -> Iterator[tuple[object, ...]]:
+        try:
+            yield from self._database.execute(query, values)
+        except READ_ERRORS as error:
+            raise CorruptStore(
+                f"One of two catalogs cannot be read ({error})", path=self._shown_path
+            ) from error
+
+    def close(self) -> None:
+        """Close it."""
+        self._database.close()
+
+
+class Patch(_SideBySide):
     """What makes one catalog of another, by id and some at a time; here every column of a row counts.
 
     Neither may change while this is open.
@@ -66,13 +88,12 @@ class Patch:
         Raises:
             CorruptStore: One cannot be read.
         """
-        self._shown_path = shown_path
-        self._database = connect(path, _IMMUTABLE)
+        super().__init__(connect(path, _IMMUTABLE), shown_path)
         try:
-            self._database.execute("ATTACH ? AS older", (catalog_uri(base_path, _IMMUTABLE),))
-        except READ_ERRORS as error:
+            list(self._rows("ATTACH ? AS older", (catalog_uri(base_path, _IMMUTABLE),)))
+        except CorruptStore:
             self.close()
-            raise self._unreadable(error) from error
+            raise
 
     def rows(self, after: int, limit: int) -> list[Entry]:
         """The next rows, after an id, that the base does not have so."""
@@ -80,23 +101,14 @@ class Patch:
 
     def gone(self, after: int, through: int, limit: int) -> list[int]:
         """The next ids, after one and up to another, that only the base has."""
-        return [row[0] for row in self._rows(_GONE, (after, through, limit))]
-
-    def _rows(self, query: str, values: tuple[int, ...]) -> list[tuple[int, ...]]:
-        try:
-            return self._database.execute(query, values).fetchall()
-        except READ_ERRORS as error:
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> CorruptStore:
-        return CorruptStore(f"One of two catalogs cannot be read ({error})", path=self._shown_path)
-
-    def close(self) -> None:
-        """Close it."""
-        self._database.close()
+        return [
+            found
+            for (found,) in self._rows(_GONE, (after, through, limit))
+            if isinstance(found, int)
+        ]
 
 
-class Differences:
+class Differences(_SideBySide):
     """Two catalogs side by side; neither may change while this is open.
 
     Attributes:
@@ -121,7 +133,7 @@ class Differences:
         self.newer = newer
         more = "" if is_live else f" OR {_differ(NOT_OF_A_LIVE_TREE)}"
         self._both = f"{_BOTH}{more} ORDER BY n.id"
-        self._database = connect(newer.path, _IMMUTABLE)
+        super().__init__(connect(newer.path, _IMMUTABLE), newer.path)
         try:
             check_version(self._database, newer.path)
             self._database.execute("ATTACH ? AS older", (catalog_uri(older.path, _IMMUTABLE),))
@@ -145,15 +157,3 @@ class Differences:
         """The rows of ids that only the newer one has; by id."""
         for row in self._rows(_ADDED):
             yield self.newer.checked(Entry._make(row))
-
-    def _rows(self, query: str) -> Iterator[tuple[object, ...]]:
-        try:
-            yield from self._database.execute(query)
-        except READ_ERRORS as error:
-            raise CorruptStore(
-                f"One of two catalogs cannot be read ({error})", path=self.newer.path
-            ) from error
-
-    def close(self) -> None:
-        """Close it."""
-        self._database.close()

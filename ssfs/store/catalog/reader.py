@@ -1,13 +1,12 @@
 """Questions to a catalog. Rows come in the byte order of their names; nothing is cached here."""
 
-import itertools
 import re
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple, TypeGuard
 
 from ssfs.errors import CorruptStore
 from ssfs.model.entry import Entry
-from ssfs.store.catalog.rows import IDS_AT_ONCE, CatalogRows
+from ssfs.store.catalog.rows import IDS_AT_ONCE, CatalogRows, lists_of
 from ssfs.store.catalog.schema import (
     READ_ERRORS,
     catalog_uri,
@@ -191,8 +190,7 @@ class CatalogReader(CatalogRows):
             yield entry_id, parent, name, kind
 
     def _tuples_of(self, query: str, word: str, ids: Iterable[int]) -> Iterator[tuple[object, ...]]:
-        left = iter(ids)
-        while some := ", ".join(map(str, itertools.islice(left, IDS_AT_ONCE))):
+        for some in lists_of(ids):
             yield from self._tuples(f"{query} {word} id IN ({some})", ())
 
     def child_id(self, parent: int, name: bytes) -> int:

@@ -176,8 +176,7 @@ class CatalogRows:
 
     def entries_of(self, ids: Iterable[int]) -> Iterator[Entry]:
         """The rows with these ids, in any order; those that are there."""
-        left = iter(ids)
-        while some := ", ".join(map(str, itertools.islice(left, IDS_AT_ONCE))):
+        for some in lists_of(ids):
             yield from self._rows(f"{SELECT_ENTRY} WHERE id IN ({some})", ())
 
     def checked(self, entry: Entry) -> Entry:
@@ -307,3 +306,10 @@ class CatalogRows:
     ) -> None:
         """Close it."""
         self.close()
+
+
+def lists_of(ids: Iterable[int]) -> Iterator[str]:
+    """The ids as SQL writes them in `IN (...)`, as many at a time as one query names."""
+    left = iter(ids)
+    while some := ", ".join(map(str, itertools.islice(left, IDS_AT_ONCE))):
+        yield some
