@@ -92,7 +92,8 @@ def test_mounted_version_is_the_source(source, dated):
     "command",
     [
         ["cp", "-a", "{mount}/.", "{out}"],
-        ["rsync", "-a", "{mount}/", "{out}/"],
+        # By itself it leaves the time of what it made in the same second, be it a directory or a FIFO.
+        ["rsync", "-a", "--modify-window=-1", "{mount}/", "{out}/"],
         ["sh", "-c", "tar -C {mount} --format=posix -cf - . | tar -C {out} -xpf -"],
     ],
     ids=["cp", "rsync", "tar"],
