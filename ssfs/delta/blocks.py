@@ -31,17 +31,18 @@ _POOR_PART = 2
 """Where less than half of the basis's blocks are where they were, there is something for a signature to find."""
 
 _HEADER = struct.Struct("<8sQQ")
-_MAGIC = b"ssfssums"
+MAGIC = b"ssfssums"
+"""What encoded sums begin with."""
 _CHECK_BYTES = 32
 
 
-def block_length(size_bytes: int) -> int:
-    """The block length for a stream of this size: a power of two from 4 KiB to a segment of a delta.
+def block_length(size_bytes: int, least_bytes: int = _LEAST_BLOCK_BYTES) -> int:
+    """The block length for a stream of this size: a power of two from `least_bytes` to a segment of a delta.
 
     4 KiB is what file systems and databases write at least; up to 512 MiB it is that, then the sums take 2 MiB, until
     the length is a segment's, at 1 TiB.
     """
-    length = _LEAST_BLOCK_BYTES
+    length = least_bytes
     while length < SEGMENT_BYTES and length * _MOST_BLOCKS < size_bytes:
         length *= 2
     return length
@@ -62,12 +63,12 @@ class BlockSums(NamedTuple):
 
     def encode(self) -> bytes:
         """As kept in a file; with a check, as nothing makes that durable."""
-        content = _HEADER.pack(_MAGIC, self.block_bytes, self.size) + self.sums
+        content = _HEADER.pack(MAGIC, self.block_bytes, self.size) + self.sums
         return content + blake3.blake3(content).digest()
 
     @classmethod
-    def decode(cls, content: bytes) -> "BlockSums":
-        """What `encode` made.
+    def decode(cls, content: bytes, least_bytes: int = _LEAST_BLOCK_BYTES) -> "BlockSums":
+        """What `encode` made of sums of blocks of at least this length.
 
         Raises:
             ValueError: It did not make this.
@@ -78,7 +79,7 @@ class BlockSums(NamedTuple):
         if blake3.blake3(content[:-_CHECK_BYTES]).digest() != content[-_CHECK_BYTES:]:
             raise ValueError("not what was written")
         magic, block_bytes, size = _HEADER.unpack_from(content)
-        if magic != _MAGIC or block_bytes != block_length(size):
+        if magic != MAGIC or block_bytes != block_length(size, least_bytes):
             raise ValueError("of another format")
         if len(sums) != -(-size // block_bytes) * SUM_BYTES:
             raise ValueError("not all sums")
@@ -97,9 +98,10 @@ def _sum(block: bytes | memoryview) -> bytes:
 class SumsRecorder:
     """Takes the sums of a stream on its way."""
 
-    def __init__(self, size_bytes: int) -> None:
-        """At the start of a stream of probably this size: that decides the length of blocks."""
-        self.block_bytes = block_length(size_bytes)
+    def __init__(self, size_bytes: int, least_bytes: int = _LEAST_BLOCK_BYTES) -> None:
+        """At the start of a stream of probably this size: that decides the length of blocks, at least `least_bytes`."""
+        self.block_bytes = block_length(size_bytes, least_bytes)
+        self._least_bytes = least_bytes
         self._sums = bytearray()
         self._size = 0
         self._cut_block = bytearray()
@@ -136,7 +138,7 @@ class SumsRecorder:
         if self._cut_block:
             self._sums += _sum(bytes(self._cut_block))
             self._cut_block.clear()
-        if block_length(self._size) != self.block_bytes:
+        if block_length(self._size, self._least_bytes) != self.block_bytes:
             return None
         return BlockSums(self.block_bytes, self._size, bytes(self._sums))
 

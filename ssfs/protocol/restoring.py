@@ -65,7 +65,7 @@ class NoContent(ControlMessage, frozen=True):
 
 
 class BasisPart(msgspec.Struct, frozen=True):
-    """Client that restores: a piece of the signature of its own file; `last` ends it.
+    """Client that restores: a piece of the description of its own file (`ssfs.delta.described`); `last` ends it.
 
     After the last one the server sends the content of entry `id` as a delta against that file; it
     counts as asked for with the last piece.

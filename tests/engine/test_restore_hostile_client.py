@@ -85,6 +85,7 @@ def small_signature() -> bytes:
         lambda file, large: [WantContents([file] * (CREDIT_FILES + 1))],
         lambda file, large: [BasisPart(large, last=True, content=b"no signature")],
         lambda file, large: [BasisPart(large, last=True, content=b"")],
+        lambda file, large: [BasisPart(large, last=True, content=b"ssfssums" + bytes(100))],
         lambda file, large: [BasisPart(large, last=True, content=small_signature()[:-1])],
         lambda file, large: [BasisPart(large, last=False, content=bytes(12))],
         lambda file, large: [
@@ -99,11 +100,13 @@ def test_requests_that_no_client_makes_are_refused(backup: Backup, make: Callabl
     assert isinstance(server.errors[0], RemoteProtocolError)
 
 
-def test_signatures_beyond_the_credit_are_refused(backup: Backup, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(requests, "CREDIT_SIGNATURE_BYTES", 10_000)
+def test_descriptions_beyond_the_credit_are_refused(
+    backup: Backup, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(requests, "CREDIT_BASIS_BYTES", 10_000)
     (large,) = ids(backup, "mine/large")
     part = BasisPart(large, last=False, content=small_signature() + bytes(9000))
-    assert "too many signatures" in str(ask(backup, part).errors[0])
+    assert "described too much" in str(ask(backup, part).errors[0])
 
 
 def test_files_with_signatures_count_as_files_too(backup: Backup):

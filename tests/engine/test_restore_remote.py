@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ssfs.clock import SystemClock
+from ssfs.delta.basis import Basis
 from ssfs.engine import rows
 from ssfs.engine.restore import answers, contents, requests, target, window
 from ssfs.engine.restore.client import fetch_version
@@ -101,7 +102,7 @@ def test_changed_large_file_travels_as_a_delta(tmp_path, source, out):
     assert line.restore(out).problems == []
     assert (out / "image").read_bytes() == content
     assert line.received_bytes < 100_000
-    assert line.sent_bytes < 150_000  # the signature
+    assert line.sent_bytes < 30_000  # sums of 16 KiB
 
 
 def test_file_of_another_length_is_a_basis_too(tmp_path, source, out):
@@ -181,45 +182,48 @@ def test_link_and_directory_in_a_large_files_place_are_no_bases(tmp_path, source
 
 
 @pytest.mark.parametrize("change", ["other", "shorter", "longer"])
-def test_own_file_that_changes_meanwhile_spoils_nothing(tmp_path, source, out, monkeypatch, change):
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_own_file_that_changes_meanwhile_spoils_nothing(
+    tmp_path, source, out, monkeypatch, change, more
+):
     content = noise(5 * MIB)
     (source / "image").write_bytes(content)
     (source / "next").write_bytes(noise(MIB, 2))
-    (out / "image").write_bytes(content[:-1000] + bytes(1000))
-    signed = window.signature
+    (out / "image").write_bytes(content[:-1000] + bytes(1000) + more)
+    as_it_was = window.describe
 
-    def signature(fd: int, size: int):
-        yield from signed(fd, size)
+    def describe(basis: Basis, file_bytes: int):
+        yield from as_it_was(basis, file_bytes)
         changed = {"other": bytes(MIB) + content, "shorter": b"x", "longer": b"" + content * 2}
         (out / "image").write_bytes(changed[change])
 
-    monkeypatch.setattr(window, "signature", signature)
+    monkeypatch.setattr(window, "describe", describe)
     line = Line(backed_up(tmp_path, source))
     assert line.restore(out).problems == []
     assert_same_tree(source, out, ignoring={"root"})
     assert sorted(os.listdir(out)) == ["image", "next"]
-    # What is still where its signature says is used; else the file is sent once more, whole.
+    # What is still where it was described is used; else the file is sent once more, whole.
     assert (line.received_bytes > 6 * MIB) == (change != "longer")
 
 
 def test_own_file_that_cannot_be_read_is_replaced(tmp_path, source, out, monkeypatch):
-    def signature(_fd: int, _size: int):
+    def describe(_basis: Basis, _file_bytes: int):
         raise OSError(errno.EIO, "Input/output error")
         yield
 
-    monkeypatch.setattr(window, "signature", signature)
+    monkeypatch.setattr(window, "describe", describe)
     (source / "image").write_bytes(noise(MIB))
     (out / "image").write_bytes(noise(MIB, 1))
     assert Line(backed_up(tmp_path, source)).restore(out).problems == []
     assert_same_tree(source, out, ignoring={"root"})
 
 
-def test_signatures_beyond_the_credit_wait_for_those_before(tmp_path, source, out, monkeypatch):
-    monkeypatch.setattr(window, "CREDIT_SIGNATURE_BYTES", 60_000)
-    monkeypatch.setattr(requests, "CREDIT_SIGNATURE_BYTES", 60_000)
+def test_descriptions_beyond_the_credit_wait_for_those_before(tmp_path, source, out, monkeypatch):
+    monkeypatch.setattr(window, "CREDIT_BASIS_BYTES", 60_000)
+    monkeypatch.setattr(requests, "CREDIT_BASIS_BYTES", 60_000)
     for number in range(10):
         (source / f"{number}").write_bytes(noise(MIB, number))
-        (out / f"{number}").write_bytes(noise(MIB - 1000, number) + bytes(1000))
+        (out / f"{number}").write_bytes(noise(MIB - 1000, number) + bytes(1001))
     line = Line(backed_up(tmp_path, source))
     assert line.restore(out).problems == []
     assert_same_tree(source, out, ignoring={"root"})

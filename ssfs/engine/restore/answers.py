@@ -9,8 +9,8 @@ entries are opened, through directory descriptors with O_NOFOLLOW. What cannot b
 import os
 
 from ssfs.delta.coded import Delta
+from ssfs.delta.described import DescribedBasis, InPlaceCoder
 from ssfs.delta.segment import SegmentCoder
-from ssfs.delta.signature import LoadedSignature
 from ssfs.engine.restore.contents import (
     DAMAGED,
     cannot_be_found,
@@ -112,7 +112,7 @@ class Answers:
                 self._answer(self._requests.first)
 
     def close(self) -> None:
-        """Free the signatures."""
+        """Free what was described."""
         self._requests.close()
 
     # -- requests --------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Answers:
             request = self._requests.first
             entry = self._entry(request)
             is_small = data_bytes(entry.size, entry.holes) <= INLINE_MAX_BYTES
-            if request.signature is not None or not is_small:
+            if request.basis is not None or not is_small:
                 break
             self._requests.answered(request)
             try:
@@ -239,17 +239,17 @@ class Answers:
             self._send(NoContent(entry.id, error.problem))
             return
         try:
-            if request.signature is not None:
-                request.signature.finish()
-            self._send_file(entry, fd, request.signature)
+            if request.basis is not None:
+                request.basis.finish()
+            self._send_file(entry, fd, request.basis)
         finally:
             os.close(fd)
             self._requests.answered(request)
 
-    def _send_file(self, entry: Entry, fd: int, signature: LoadedSignature | None) -> None:
-        self._send(FileBegin(entry.id, entry.id if signature else 0, 0, 0))
+    def _send_file(self, entry: Entry, fd: int, basis: DescribedBasis | None) -> None:
+        self._send(FileBegin(entry.id, entry.id if basis else 0, 0, 0))
         try:
-            self._send_segments(entry, fd, SegmentCoder(signature) if signature else None)
+            self._send_segments(entry, fd, basis.coder() if basis else None)
         except _Unreadable as error:
             self._send(FileAbort(entry.id, error.problem))
         else:
@@ -257,7 +257,9 @@ class Answers:
             self.size_bytes += entry.size
             self._send(FileEnd(entry))
 
-    def _send_segments(self, entry: Entry, fd: int, coder: SegmentCoder | None) -> None:
+    def _send_segments(
+        self, entry: Entry, fd: int, coder: SegmentCoder | InPlaceCoder | None
+    ) -> None:
         if os.fstat(fd).st_size != entry.size and not self._sends_all:
             raise _Unreadable(DAMAGED)
         layout = Layout.of(entry.size, entry.holes)
@@ -277,7 +279,7 @@ class Answers:
                 break
             position += wanted
 
-    def _send_segment(self, segment: memoryview, coder: SegmentCoder | None) -> None:
+    def _send_segment(self, segment: memoryview, coder: SegmentCoder | InPlaceCoder | None) -> None:
         coded = coder.encode(segment) if coder and segment else None
         if isinstance(coded, Delta):
             self._send_delta(coded.payload)

@@ -6,5 +6,5 @@ never counts less than the server.
 
 CREDIT_FILES = 8192
 """Files of which the content may be outstanding, with or without a basis."""
-CREDIT_SIGNATURE_BYTES = 16 << 20
-"""Bytes of signatures that wait for their file to be sent, half-sent ones included."""
+CREDIT_BASIS_BYTES = 16 << 20
+"""Bytes of descriptions of bases that wait for their file to be sent, half-sent ones included."""

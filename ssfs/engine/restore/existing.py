@@ -1,7 +1,7 @@
 """What the target has already in an entry's place: is it right, and if only its metadata is not, it gets that.
 
 A file of the right size is read and digested, however right its times look: a bit that flipped on a disk changes
-neither. Reading it costs a third of its signature and nothing of the line. Only with `quick_check` is a file of the
+neither. Reading it costs no more than its sums and nothing of the line. Only with `quick_check` is a file of the
 recorded size and modification time taken for right as it is.
 
 Metadata is set where a file is only if it has no other name and nobody else's hands on it (`Target.is_ours`).
@@ -13,9 +13,9 @@ import os
 import stat
 
 from ssfs.delta.basis import Basis
-from ssfs.delta.signature import signature_size
+from ssfs.delta.described import description_size
 from ssfs.engine.restore.contents import Copy, is_content_of
-from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
+from ssfs.engine.restore.credit import CREDIT_BASIS_BYTES
 from ssfs.engine.restore.options import Action
 from ssfs.engine.restore.run import Run
 from ssfs.engine.restore.walk import Item
@@ -28,7 +28,7 @@ from ssfs.source.xattrs import list_xattrs, path_of
 
 _READ_AT_ONCE_BYTES = 1 << 20
 _BASIS_MIN_BYTES = 16 << 10
-"""A smaller file is not worth a signature."""
+"""A smaller file is not worth a description."""
 
 
 class Existing:
@@ -208,9 +208,7 @@ def find_basis(item: Item) -> Basis | None:
         with contextlib.suppress(OSError), open_file(name, item.level.fd) as fd:
             layout = find_layout(fd, os.fstat(fd))
             size = layout.data_bytes
-            is_worth_it = (
-                size >= _BASIS_MIN_BYTES and signature_size(size) <= CREDIT_SIGNATURE_BYTES
-            )
+            is_worth_it = size >= _BASIS_MIN_BYTES and description_size(size) <= CREDIT_BASIS_BYTES
             if is_worth_it and (best is None or size > best.size_bytes):
                 if best is not None:
                     best.close()

@@ -4,18 +4,18 @@ import collections
 import itertools
 from typing import NamedTuple
 
-from ssfs.delta.signature import LoadedSignature
-from ssfs.engine.restore.credit import CREDIT_FILES, CREDIT_SIGNATURE_BYTES
+from ssfs.delta.described import DescribedBasis
+from ssfs.engine.restore.credit import CREDIT_BASIS_BYTES, CREDIT_FILES
 from ssfs.errors import RemoteProtocolError
 from ssfs.protocol.restoring import BasisPart
 
 
 class Request(NamedTuple):
-    """A file that was asked for; with the signature of what the client has of it, if anything."""
+    """A file that was asked for; with what the client has of it, if anything, and how long the description of that is."""
 
     entry_id: int
-    signature: LoadedSignature | None
-    signature_bytes: int
+    basis: DescribedBasis | None
+    basis_bytes: int
 
 
 class Requests:
@@ -23,7 +23,7 @@ class Requests:
 
     def __init__(self) -> None:
         self._queue: collections.deque[Request] = collections.deque()
-        self._signature_bytes = 0
+        self._basis_bytes = 0
         self._coming: Request | None = None
 
     def __bool__(self) -> bool:
@@ -45,20 +45,20 @@ class Requests:
         self._queue.extend(Request(entry_id, None, 0) for entry_id in ids)
 
     def hear_basis(self, part: BasisPart) -> None:
-        """A piece of a signature; with the last one its file is wanted.
+        """A piece of the description of a basis; with the last one its file is wanted.
 
         Raises:
             RemoteProtocolError: It is too much, malformed, or of another file than the piece before.
         """
-        coming = self._coming or Request(part.id, LoadedSignature(), 0)
-        if coming.entry_id != part.id or coming.signature is None:
-            raise RemoteProtocolError("The client mixed the signatures of two files")
+        coming = self._coming or Request(part.id, DescribedBasis(), 0)
+        if coming.entry_id != part.id or coming.basis is None:
+            raise RemoteProtocolError("The client mixed what it has of two files")
         # Kept before it is looked at, so that `close` frees it whatever happens.
-        self._coming = coming._replace(signature_bytes=coming.signature_bytes + len(part.content))
-        self._signature_bytes += len(part.content)
-        if self._signature_bytes > CREDIT_SIGNATURE_BYTES:
-            raise RemoteProtocolError("The client sent too many signatures at a time")
-        coming.signature.feed(part.content)
+        self._coming = coming._replace(basis_bytes=coming.basis_bytes + len(part.content))
+        self._basis_bytes += len(part.content)
+        if self._basis_bytes > CREDIT_BASIS_BYTES:
+            raise RemoteProtocolError("The client described too much at a time")
+        coming.basis.feed(part.content)
         if part.last:
             if len(self._queue) >= CREDIT_FILES:
                 raise RemoteProtocolError("The client asked for too many files at a time")
@@ -66,16 +66,16 @@ class Requests:
             self._coming = None
 
     def answered(self, request: Request) -> None:
-        """The first one is; its signature is freed."""
+        """The first one is; its basis is freed."""
         self._queue.popleft()
-        self._signature_bytes -= request.signature_bytes
-        if request.signature is not None:
-            request.signature.close()
+        self._basis_bytes -= request.basis_bytes
+        if request.basis is not None:
+            request.basis.close()
 
     def close(self) -> None:
-        """Free all signatures."""
+        """Free all that was described."""
         for request in (*self._queue, self._coming):
-            if request is not None and request.signature is not None:
-                request.signature.close()
+            if request is not None and request.basis is not None:
+                request.basis.close()
         self._queue.clear()
         self._coming = None

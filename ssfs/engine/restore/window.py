@@ -7,7 +7,7 @@ basis is the target's own file, which somebody may be writing to. So such a file
 once more, whole, and only then judged.
 
 What can pile up here is bounded by the window: 16 MiB of small files that were asked for, in frames of about 192
-KiB as they are taken. Large files wait in the socket, unless a signature is being sent meanwhile: then as much
+KiB as they are taken. Large files wait in the socket, unless a description is being sent meanwhile: then as much
 of them is taken in as the server must get rid of to hear us.
 """
 
@@ -15,10 +15,10 @@ import collections
 from typing import NamedTuple
 
 from ssfs.delta.basis import Basis
-from ssfs.delta.signature import signature, signature_size
+from ssfs.delta.described import describe, description_size
 from ssfs.engine.refusal import hear
 from ssfs.engine.restore.contents import DAMAGED, Copy, Outcome, is_content_of
-from ssfs.engine.restore.credit import CREDIT_SIGNATURE_BYTES
+from ssfs.engine.restore.credit import CREDIT_BASIS_BYTES
 from ssfs.engine.restore.stream import Stream, stray, too_much
 from ssfs.errors import InternalError, RemoteProtocolError
 from ssfs.model.entry import Entry
@@ -40,7 +40,7 @@ class _Asked(NamedTuple):
 
     entry: Entry
     basis: Basis | None
-    signature_bytes: int
+    basis_bytes: int
 
     def close(self) -> None:
         """Close the basis."""
@@ -60,7 +60,7 @@ class ChannelContents:
         self._asked: collections.deque[_Asked] = collections.deque()
         self._small_bytes = 0
         self._large_files = 0
-        self._signature_bytes = 0
+        self._basis_bytes = 0
         self._unsent: list[int] = []
         self._arrived: collections.deque[tuple[int, bytes]] = collections.deque()
         self._begun: bytes | FileBegin | NoContent | None = None
@@ -74,8 +74,8 @@ class ChannelContents:
     # -- asking ----------------------------------------------------------------------------------
 
     def has_credit(self, basis_bytes: int) -> bool:
-        """Whether the server can be expected to hold one more signature."""
-        return self._signature_bytes + signature_size(basis_bytes) <= CREDIT_SIGNATURE_BYTES
+        """Whether the server can be expected to hold one more description."""
+        return self._basis_bytes + description_size(basis_bytes) <= CREDIT_BASIS_BYTES
 
     def is_full(self) -> bool:
         """Whether the window is."""
@@ -94,7 +94,7 @@ class ChannelContents:
 
     def ask(self, entry: Entry, basis: Basis | None) -> None:
         """Ask for a file, as a delta if there is a basis that can be read; takes over `basis`."""
-        pieces = [] if basis is None else _signature_of(basis)
+        pieces = [] if basis is None else _description_of(basis, entry)
         if basis is None or not pieces:
             if basis is not None:
                 basis.close()
@@ -117,7 +117,7 @@ class ChannelContents:
             self._large_files += by
         else:
             self._small_bytes += by * size
-        self._signature_bytes += by * asked.signature_bytes
+        self._basis_bytes += by * asked.basis_bytes
 
     def flush(self) -> None:
         """Say what is wanted."""
@@ -233,11 +233,11 @@ class ChannelContents:
         return content
 
 
-def _signature_of(basis: Basis) -> list[bytes]:
-    """The signature of the target's own file, in pieces; none if it cannot be read."""
+def _description_of(basis: Basis, entry: Entry) -> list[bytes]:
+    """What the target's own file is, in pieces; none if it cannot be read."""
     try:
         # All of it first: one that breaks off could not be taken back.
-        return list(signature(basis.for_signature(), basis.size_bytes))
+        return list(describe(basis, data_bytes(entry.size, entry.holes)))
     except OSError:
         return []
 
