@@ -1,6 +1,7 @@
 """The client's cache: the catalog of its last version, so that comparing needs nothing fetched.
 
     CACHE/TASK_ID/DIGEST.db          the catalog with this logical digest, complete and synced
+    CACHE/TASK_ID/DIGEST.blake3      digest of that file's own bytes: who finds them right need not look at every row
     CACHE/TASK_ID/working-BOOT.db    a catalog being changed, as of the last checkpoint
     CACHE/TASK_ID/compared-BOOT.db   what an interrupted run is compared with
     CACHE/TASK_ID/DIGEST-SIZE.sums   sums of the blocks of a large file's content (`ssfs.engine.kept_sums`)
@@ -19,7 +20,15 @@ from collections.abc import Iterator
 
 from ssfs.engine.kept_sums import KeptSums, is_sums
 from ssfs.errors import ConfigError, CorruptStore, InternalError, RemoteProtocolError
-from ssfs.fsio.disk import copy_file, fsync, open_directory, rename
+from ssfs.fsio.disk import (
+    copy_file,
+    digest_content,
+    fsync,
+    open_directory,
+    open_fd,
+    rename,
+    write_all,
+)
 from ssfs.fsio.lock import FileLock
 from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.catalog.writer import CatalogWriter
@@ -27,6 +36,8 @@ from ssfs.store.catalog.writer import CatalogWriter
 # A task's id comes from a server, and everything else in the directory it names is deleted.
 _TASK_ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _FINISHED = re.compile(rb"([0-9a-f]{64})\.db")
+_WRITTEN = b".blake3"
+_WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -51,6 +62,11 @@ def _finished(digest: bytes) -> bytes:
     return digest.hex().encode() + b".db"
 
 
+def _written(digest: bytes) -> bytes:
+    """The file name of the digest of its bytes."""
+    return digest.hex().encode() + _WRITTEN
+
+
 def finished_catalogs(root: bytes, most: int) -> list[tuple[bytes, bytes]]:
     """Path and logical digest of the finished catalogs of all tasks in a cache: the newest `most`, newest first."""
     found: list[tuple[int, bytes, bytes]] = []
@@ -62,6 +78,15 @@ def finished_catalogs(root: bytes, most: int) -> list[tuple[bytes, bytes]]:
                         age = -file.stat(follow_symlinks=False).st_mtime_ns
                         found.append((age, file.path, bytes.fromhex(match[1].decode())))
     return [(path, digest) for _, path, digest in sorted(found)[:most]]
+
+
+def is_as_written(path: bytes, fd: int) -> bool:
+    """Whether a finished catalog, open, is byte for byte what was written at this path; False if that is not known."""
+    try:
+        with open(path.removesuffix(b".db") + _WRITTEN, "rb") as recorded:
+            return recorded.read() == digest_content(fd)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -169,15 +194,15 @@ class TaskCache:
         digest = catalog.logical_digest()
         self.sums.tidy(catalog)
         self.keep(catalog, self._working, digest)
-        self._remove_all_but(_finished(digest), keeps_sums=True)
+        self._remove_all_but(_finished(digest), _written(digest), keeps_sums=True)
 
     def forget(self) -> None:
         """Lose everything: the next run fetches."""
-        self._remove_all_but(b"")
+        self._remove_all_but()
 
-    def _remove_all_but(self, kept: bytes, *, keeps_sums: bool = False) -> None:
+    def _remove_all_but(self, *kept: bytes, keeps_sums: bool = False) -> None:
         for name in map(os.fsencode, os.listdir(self._fd)):
-            if name not in (kept, b"lock") and not (keeps_sums and is_sums(name)):
+            if name not in (*kept, b"lock") and not (keeps_sums and is_sums(name)):
                 self._remove(name)
 
     def keep(self, catalog: CatalogWriter, name: bytes, digest: bytes) -> None:
@@ -187,8 +212,12 @@ class TaskCache:
         fd = os.open(name, os.O_RDONLY, dir_fd=self._fd)
         try:
             fsync(fd)
+            written = digest_content(fd)
         finally:
             os.close(fd)
+        # Not synced: where the power takes it, every row is looked at.
+        with open_fd(_written(digest), _WRITE_FLAGS, dir_fd=self._fd) as written_fd:
+            write_all(written_fd, written)
         self._remove(name + b"-journal")
         rename(name, self._fd, _finished(digest), self._fd)
 

@@ -17,6 +17,7 @@ from ssfs.errors import ConfigError, RemoteProtocolError
 from ssfs.monitor import NullMonitor
 from ssfs.protocol.messages import CatalogEnd
 from ssfs.protocol.restoring import Fetched
+from ssfs.store.catalog.reader import CatalogReader
 from ssfs.store.version import Version
 from tests.engine.test_restore_hostile_server import ROOT, restore_from, rows, say
 from tests.fakes.comparing import assert_same_tree
@@ -138,6 +139,34 @@ def test_a_sync_may_delete_it_meanwhile(backup: Backup):
     root = catalogs.find(digest).root()
     catalogs.close()
     assert root is not None
+
+
+def test_rows_are_looked_at_one_by_one_only_where_the_bytes_may_be_others(
+    backup: Backup, monkeypatch
+):
+    looked: list[bytes] = []
+    digests_of = CatalogReader.recomputed_digest
+
+    def recomputed_digest(catalog: CatalogReader, *, by_path: bool) -> bytes:
+        looked.append(catalog.path)
+        return digests_of(catalog, by_path=by_path)
+
+    monkeypatch.setattr(CatalogReader, "recomputed_digest", recomputed_digest)
+
+    def looked_at() -> int:
+        looked.clear()
+        catalogs = KeptCatalogs(cache_root())
+        catalogs.find(bytes.fromhex(kept().stem))
+        catalogs.close()
+        return len(looked)
+
+    assert looked_at() == 0
+    written = kept().with_suffix(".blake3")
+    for other in (bytes(32), b"", kept().read_bytes()[:32]):
+        written.write_bytes(other)
+        assert looked_at() == 1
+    written.unlink()
+    assert looked_at() == 1
 
 
 DAMAGES = {

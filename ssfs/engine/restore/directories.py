@@ -108,11 +108,11 @@ class Directories:
     def _make(self, entry: Entry, path: bytes, above: Level) -> tuple[int, bool]:
         target = self._run.target
         try:
-            return target.make_directory(entry.name, above.fd)
+            return target.make_directory(entry.name, above.fd, is_likely=not above.is_new)
         except OSError as error:
             if error.errno not in _NOT_A_DIRECTORY or not self._may_make_room(entry, path, above):
                 raise
-            return target.make_directory(entry.name, above.fd)
+            return target.make_directory(entry.name, above.fd, is_likely=not above.is_new)
 
     def _may_make_room(self, entry: Entry, path: bytes, above: Level) -> bool:
         """Remove what has the place of a directory, if that is wished."""

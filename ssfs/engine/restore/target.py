@@ -114,8 +114,11 @@ class Target:
         self._us = (os.geteuid(), os.getegid())
         self._groups = frozenset((*os.getgroups(), os.getegid()))
 
-    def make_directory(self, name: bytes, parent_fd: int) -> tuple[int, bool]:
-        """Make the directory, or take the one that is there; a descriptor of it, and whether it is new."""
+    def make_directory(self, name: bytes, parent_fd: int, *, is_likely: bool) -> tuple[int, bool]:
+        """Make the directory, or take the one that is there, which may be likely; a descriptor of it, and whether it is new."""
+        if is_likely:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(name, DIRECTORY_FLAGS, dir_fd=parent_fd), False
         is_new = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent_fd)
