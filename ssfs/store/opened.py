@@ -36,6 +36,7 @@ _OPEN_CATALOGS = 32
 _HELD_VERSIONS = 256
 _REMEMBERED_XATTRS = 256
 _REMEMBERED_ROWS = 256
+_ROWS_AHEAD = 64
 
 
 class VersionGone(Exception):
@@ -108,12 +109,18 @@ class OpenVersion(abc.ABC):
         """The row of an entry id; questions about one entry come in bunches."""
         found = self._rows.get(entry_id)
         if found is None:
-            found = self.catalog.entry(entry_id)
-            if found is not None:
+            rows = self._read_rows(entry_id)
+            if rows:
+                found = rows[0]
                 if len(self._rows) >= _REMEMBERED_ROWS:
                     self._rows.clear()
-                self._rows[entry_id] = found
+                self._rows.update((row.id, row) for row in rows)
         return found
+
+    def _read_rows(self, entry_id: int) -> list[Entry]:
+        """The row of an entry id, then rows that may be asked for next; none if there is no such entry."""
+        found = self.catalog.entry(entry_id)
+        return [] if found is None else [found]
 
     def owner_name(self, kind: int, number: int) -> str:
         """What the source called a user or group number; "" if it had no name."""
@@ -190,6 +197,7 @@ class LocalVersion(OpenVersion):
         self._catalog: CatalogReader | None = None
         self._tree: Tree | None = None
         self._groups: LinkGroups | None = None
+        self._row_before = (0, b"")
         try:
             self._fd = open_directory(path)
         except FileNotFoundError as error:
@@ -223,6 +231,18 @@ class LocalVersion(OpenVersion):
             catalog.path = os.path.join(self.path, b"catalog.db")
             self._catalog = catalog
         return self._catalog
+
+    @override
+    def _read_rows(self, entry_id: int) -> list[Entry]:
+        found = super()._read_rows(entry_id)
+        if not found:
+            return []
+        (row,) = found
+        before, self._row_before = self._row_before, (row.parent, row.name)
+        # Who goes through a directory asks for its files one after the other: twice is enough to see that.
+        if before[0] == row.parent and before[1] < row.name:
+            found += self.catalog.siblings_after(row, _ROWS_AHEAD)
+        return found
 
     @property
     def catalog_file(self) -> bytes:
@@ -268,6 +288,9 @@ class LocalVersion(OpenVersion):
 
     def _read_damage(self) -> Damage:
         """What is known to be damaged; read again when it has changed."""
+        # Asked at each opening: to be told no takes half as long as to catch an exception.
+        if not os.access(b"damage.toml", os.F_OK, dir_fd=self._fd, follow_symlinks=False):
+            return NO_DAMAGE
         try:
             status = os.stat(b"damage.toml", dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:

@@ -205,8 +205,20 @@ class Storm:
 
     def _find(self, path: Path, contents: Contents, rng: random.Random, number: int) -> str:
         listed = check_tool(["find", path, "-type", "f", "-printf", "%P\\0"])
-        assert sorted(listed.split(b"\0")[:-1]) == sorted(contents), "find saw other files"
+        found = listed.split(b"\0")[:-1]
+        if sorted(found) != sorted(contents):
+            raise AssertionError(self._said(found, contents))
         return "find"
+
+    def _said(self, found: list[bytes], contents: Contents) -> str:
+        """What is wrong with a list of files; whether it is that of another version."""
+        missing, more = contents.keys() - set(found), set(found) - contents.keys()
+        others = [name for name, of in self._contents.items() if sorted(of) == sorted(found)]
+        return (
+            f"find saw other files: {len(missing)} missing ({sorted(missing)[:3]}), "
+            f"{len(more)} more ({sorted(more)[:3]}), {len(found) - len(set(found))} twice; "
+            f"as in {others or 'no version'}"
+        )
 
     def _look_around(self, path: Path, contents: Contents, rng: random.Random, number: int) -> str:
         """Whole files by path, by mmap, and single pages of them."""

@@ -116,6 +116,10 @@ class CatalogRows:
                 raise CorruptStore("Catalog has names out of order", path=self.path)
             after = rows[-1].name
 
+    def siblings_after(self, entry: Entry, limit: int) -> list[Entry]:
+        """At most `limit` rows of an entry's directory that come after it, in byte order of the names."""
+        return list(self._rows(_CHILDREN, (entry.parent, entry.name, limit)))
+
     def child(self, parent: int, name: bytes) -> Entry | None:
         """The row at a name of a directory."""
         return self._first(_BY_PATH, (parent, name))
