@@ -37,7 +37,7 @@ def du(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCod
     of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings are
     lost). freed_bytes is null beside a version left out, which may hold the same.
 
-    Exit codes: 0 done; 3 a version is damaged, or a task's settings are lost, and was left out; 2 no such sync point or task; 6 no
+    Exit codes: 0 done; 3 a version is damaged, or a task's settings or versions are lost, and was left out; 2 no such sync point or task; 6 no
     store there, or it cannot be read.
     """
     place = parse_location(location)

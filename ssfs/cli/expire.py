@@ -44,9 +44,9 @@ def expire(
 
     With --json: one object {dry_run, tasks, lost}, where tasks is a list of {task, expired (version ids
     that go or would), versions (list of {version, mount_name, keep}), held (null, or why a sync
-    would hold)}; and lost, the names of tasks left out, whose settings are lost.
+    would hold)}; and lost, the names of tasks left out, whose settings or versions are lost.
 
-    Exit codes: 0 done; 3 a task's settings are lost, it was left out; 2 no such task; 6 no store there, or not yours; 130 you said no.
+    Exit codes: 0 done; 3 a task's settings or versions are lost, it was left out; 2 no such task; 6 no store there, or not yours; 130 you said no.
     """
     place = parse_location(location)
     request = ExpireVersions(point_of(place), place.task or "", dry_run)

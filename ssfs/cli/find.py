@@ -77,7 +77,7 @@ def find(
     (list of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings
     are lost).
 
-    Exit codes: 0 done, also if nothing was found; 3 a version is damaged, or a task's settings are lost,
+    Exit codes: 0 done, also if nothing was found; 3 a version is damaged, or a task's settings or versions are lost,
     and was left out; 2 no such
     task, or PATTERN or DATE makes no sense; 6 no store there, or it cannot be read.
     """

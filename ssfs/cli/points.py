@@ -32,9 +32,9 @@ def points(*, store: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCo
     With --json: a list of objects {point, policy: {days, weeks, months, keep_last}, tasks, lost}, where
     tasks is a list of {task, owner, source, versions (their number), last_version, last_mount_name,
     last_started (UTC)}; the last three are null as long as there is no version; and lost, the names of
-    tasks whose settings are lost.
+    tasks whose settings or versions are lost.
 
-    Exit codes: 0 done; 3 the settings of a task are lost; 6 no store there, or it cannot be read.
+    Exit codes: 0 done; 3 the settings or versions of a task are lost; 6 no store there, or it cannot be read.
     """
     place = parse_store_location(store)
     with open_session(place) as session:

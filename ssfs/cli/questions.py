@@ -26,7 +26,10 @@ def complain_of_limit(what: str, listed: int, *, is_truncated: bool) -> None:
 def complain_of_lost(point: str, lost: Iterable[str]) -> None:
     """Name the tasks that were left out."""
     for name in lost:
-        complain(f"The settings of task {point}/{name} are lost: `ssfs recover` makes them anew")
+        complain(
+            f"Task {point}/{name} is left out, its settings or its versions are lost: "
+            "put them back if you can; `ssfs recover` makes them anew"
+        )
 
 
 def complain_of_versions(problems: Iterable[VersionProblem]) -> None:

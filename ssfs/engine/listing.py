@@ -41,7 +41,7 @@ def _point_line(point: Point, peer: Peer) -> PointLine:
     tasks = (
         _task_line(task)
         for task in point.tasks()
-        if peer.may_read_task(point.name, task.settings.owner)
+        if peer.may_read_task(point.name, task.settings.owner) and task.has_versions()
     )
     lost = tuple(point.lost_tasks()) if peer == LOCAL else ()
     return PointLine(point.name, point.settings.policy, tuple(tasks), lost)

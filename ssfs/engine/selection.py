@@ -29,6 +29,8 @@ _NEAREST = 2
 def readable_tasks(store: Store, peer: Peer, point: str, task: str) -> list[Task]:
     """The task of this name, or ("") all tasks of the sync point that the peer may read, by name.
 
+    Without a name those are left out that have lost the directory of their versions (`lost_tasks`).
+
     Raises:
         ConfigError: There is no such sync point or task.
         TrustError: The peer may not read it.
@@ -40,7 +42,11 @@ def readable_tasks(store: Store, peer: Peer, point: str, task: str) -> list[Task
             named = found.task(task)
             check_reading(peer, named)
             return [named]
-        return [one for one in found.tasks() if peer.may_read_task(point, one.settings.owner)]
+        return [
+            one
+            for one in found.tasks()
+            if peer.may_read_task(point, one.settings.owner) and one.has_versions()
+        ]
 
 
 def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
@@ -73,7 +79,7 @@ def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
 
 
 def lost_tasks(store: Store, peer: Peer, point: str, task: str) -> tuple[str, ...]:
-    """What `readable_tasks` leaves out: tasks whose settings are lost. Only who is at the store's machine is told."""
+    """What `readable_tasks` leaves out: tasks whose settings or versions are lost. Only who is at the store's machine is told."""
     if task or peer != LOCAL:
         return ()
     return tuple(store.point(point).lost_tasks())
@@ -88,7 +94,7 @@ def _check_none_lost(store: Store, point: str) -> None:
     lost = store.point(point).lost_tasks()
     if lost:
         raise CorruptStore(
-            f"The settings (task.toml) of a task in sync point {point!r} are lost: {', '.join(lost)}",
+            f"The settings (task.toml) or versions of a task in sync point {point!r} are lost: {', '.join(lost)}",
             path=store.path,
             remedy="`ssfs recover` makes them anew; name another TASK to use that one",
         )

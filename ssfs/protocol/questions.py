@@ -71,7 +71,7 @@ class FindReport(Report, frozen=True):
         found: No more than the limit.
         truncated: There is more.
         problems: Versions left out.
-        lost: Names of tasks left out, whose settings are lost; only who is at the store's machine is told.
+        lost: Names of tasks left out, whose settings or versions are lost; only who is at the store's machine is told.
     """
 
     found: tuple[Finding, ...]

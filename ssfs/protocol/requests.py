@@ -69,7 +69,7 @@ class PointLine(Report, frozen=True):
         point: Its name.
         policy: What it keeps.
         tasks: Those that the client may see, by name.
-        lost: Names of tasks whose settings are lost; only who is at the store's machine is told.
+        lost: Names of tasks whose settings or versions are lost; only who is at the store's machine is told.
     """
 
     point: str
@@ -167,7 +167,7 @@ class TaskExpiry(Report, frozen=True):
 
 
 class ExpireReport(Report, frozen=True):
-    """An expiry, done or proposed; `lost`: names of tasks left out, whose settings are lost."""
+    """An expiry, done or proposed; `lost`: names of tasks left out, whose settings or versions are lost."""
 
     dry_run: bool
     tasks: tuple[TaskExpiry, ...]

@@ -263,16 +263,24 @@ class Point:
         return tasks
 
     def lost_tasks(self) -> list[str]:
-        """The names of tasks with versions whose task.toml is lost or damaged: `tasks` leaves them out."""
-        known = {task.name for task in self.tasks()}
+        """The names of tasks that cannot be asked for their versions, in order.
+
+        Those with versions whose task.toml is lost or damaged, which `tasks` leaves out, and those whose directory of
+        versions is lost.
+        """
+        tasks = {task.name: task for task in self.tasks()}
         with store_errors(self.path):
             names = sorted(os.listdir(os.path.join(self.path, b"tasks")))
-        return [
-            os.fsdecode(name)
-            for name in names
-            if os.fsdecode(name) not in known
-            and _has_names(os.path.join(self.path, b"tasks", name), b"versions")
-        ]
+        lost = []
+        for name in names:
+            task = tasks.get(os.fsdecode(name))
+            if task is None:
+                is_lost = _has_names(os.path.join(self.path, b"tasks", name), b"versions")
+            else:
+                is_lost = not task.has_versions()
+            if is_lost:
+                lost.append(os.fsdecode(name))
+        return lost
 
     def task(self, name: str) -> "Task":
         """A task.
@@ -366,8 +374,16 @@ class Task:
                 "whose path changes",
             )
 
+    def has_versions(self) -> bool:
+        """Whether the directory of its versions is there, with or without any: every task is made with one."""
+        return os.path.isdir(os.path.join(self.path, b"versions"))
+
     def versions(self) -> list[Version]:
-        """Its committed versions, by sequence."""
+        """Its committed versions, by sequence.
+
+        Raises:
+            CorruptStore: Their directory is lost.
+        """
         with store_errors(self.path):
             return list_versions(self.path)
 

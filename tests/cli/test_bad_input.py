@@ -72,7 +72,10 @@ def test_damaged_point_and_task_files(history: Path):
     task = history / "points" / "main" / "tasks" / "task" / "task.toml"
     content = task.read_bytes()
     task.write_bytes(b"garbage")
-    lost = "The settings of task main/task are lost: `ssfs recover` makes them anew"
+    lost = (
+        "Task main/task is left out, its settings or its versions are lost: "
+        "put them back if you can; `ssfs recover` makes them anew"
+    )
     assert lost in run("points", history, expect=3).error
     assert task.name in run("versions", history, expect=6).error
     # It cannot be judged, so all of it stays.

@@ -234,3 +234,20 @@ def test_settings_of_another_task_stop_nobody(history, action):
     if action is not unreadable:
         run("recover", backup.path, expect=0)
         run("points", backup.path, expect=0)
+
+
+def test_lost_versions_of_another_task_stop_nobody(history):
+    backup = history.backup
+    backup.sync(history.source, task="other")
+    delete(Path(os.fsdecode(backup.task("other").path)) / "versions")
+    next_sync_is_right(history)
+    point = f"{backup.path}::main"
+    for asked in (["points", backup.path], ["find", point, "*"], ["du", point], ["expire", point]):
+        shown = run(*asked, expect=3)
+        assert "main/other is left out" in shown.error
+        assert "recover" in shown.error
+    assert "task" in run("points", backup.path, expect=3).out
+    assert "other" in run("verify", backup.path, expect=6).error
+    assert "lost: other" in run("delete", backup.path, "1", expect=6).error
+    run("recover", backup.path, expect=3)
+    run("points", backup.path, expect=0)

@@ -154,7 +154,10 @@ class Storm:
                 if path.is_symlink():
                     path = self._mountpoint / os.readlink(path)
                 version = version_at(path)
-                kind = read(path, self._expected(version), rng, number)
+                contents = self._expected(version)
+                if version_at(path) != version:
+                    continue  # while we waited nobody used the name, so that it leads elsewhere now
+                kind = read(path, contents, rng, number)
                 with self._lock:
                     self.reads[kind] += 1
             except Exception as error:
