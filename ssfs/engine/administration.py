@@ -17,7 +17,7 @@ from ssfs.engine.selection import (
     choose_version,
     lost_tasks,
     mount_names,
-    readable_tasks,
+    whole_tasks,
 )
 from ssfs.errors import ConfigError
 from ssfs.fsio.disk import store_errors
@@ -140,7 +140,7 @@ def expire_versions(
         check_administration(
             peer, request.point, f"expire versions in sync point {request.point!r}"
         )
-    tasks = readable_tasks(store, peer, request.point, request.task)
+    tasks = whole_tasks(store, peer, request.point, request.task)
     if tasks and not request.dry_run:
         _own(store, peer)
     reports = []

@@ -215,8 +215,11 @@ class TaskCache:
             written = digest_content(fd)
         finally:
             os.close(fd)
-        # Not synced: where the power takes it, every row is looked at.
-        with open_fd(_written(digest), _WRITE_FLAGS, dir_fd=self._fd) as written_fd:
+        # Not synced, and no reason to fail: where it is lost, every row is looked at.
+        with (
+            contextlib.suppress(OSError),
+            open_fd(_written(digest), _WRITE_FLAGS, dir_fd=self._fd) as written_fd,
+        ):
             write_all(written_fd, written)
         self._remove(name + b"-journal")
         rename(name, self._fd, _finished(digest), self._fd)

@@ -29,8 +29,6 @@ _NEAREST = 2
 def readable_tasks(store: Store, peer: Peer, point: str, task: str) -> list[Task]:
     """The task of this name, or ("") all tasks of the sync point that the peer may read, by name.
 
-    Without a name those are left out that have lost the directory of their versions (`lost_tasks`).
-
     Raises:
         ConfigError: There is no such sync point or task.
         TrustError: The peer may not read it.
@@ -42,11 +40,13 @@ def readable_tasks(store: Store, peer: Peer, point: str, task: str) -> list[Task
             named = found.task(task)
             check_reading(peer, named)
             return [named]
-        return [
-            one
-            for one in found.tasks()
-            if peer.may_read_task(point, one.settings.owner) and one.has_versions()
-        ]
+        return [one for one in found.tasks() if peer.may_read_task(point, one.settings.owner)]
+
+
+def whole_tasks(store: Store, peer: Peer, point: str, task: str) -> list[Task]:
+    """As `readable_tasks`, but where none is named without those that have lost the directory of their versions."""
+    tasks = readable_tasks(store, peer, point, task)
+    return tasks if task else [one for one in tasks if one.has_versions()]
 
 
 def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
@@ -79,7 +79,7 @@ def choose_task(store: Store, peer: Peer, point: str, task: str) -> Task:
 
 
 def lost_tasks(store: Store, peer: Peer, point: str, task: str) -> tuple[str, ...]:
-    """What `readable_tasks` leaves out: tasks whose settings or versions are lost. Only who is at the store's machine is told."""
+    """What `whole_tasks` leaves out: tasks whose settings or versions are lost. Only who is at the store's machine is told."""
     if task or peer != LOCAL:
         return ()
     return tuple(store.point(point).lost_tasks())
@@ -91,10 +91,12 @@ def _check_none_lost(store: Store, point: str) -> None:
     Raises:
         CorruptStore: There is such a one.
     """
-    lost = store.point(point).lost_tasks()
+    found = store.point(point)
+    known = {task.name for task in found.tasks()}
+    lost = [name for name in found.lost_tasks() if name not in known]
     if lost:
         raise CorruptStore(
-            f"The settings (task.toml) or versions of a task in sync point {point!r} are lost: {', '.join(lost)}",
+            f"The settings (task.toml) of a task in sync point {point!r} are lost: {', '.join(lost)}",
             path=store.path,
             remedy="`ssfs recover` makes them anew; name another TASK to use that one",
         )

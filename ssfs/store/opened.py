@@ -288,9 +288,6 @@ class LocalVersion(OpenVersion):
 
     def _read_damage(self) -> Damage:
         """What is known to be damaged; read again when it has changed."""
-        # Asked at each opening: to be told no takes half as long as to catch an exception.
-        if not os.access(b"damage.toml", os.F_OK, dir_fd=self._fd, follow_symlinks=False):
-            return NO_DAMAGE
         try:
             status = os.stat(b"damage.toml", dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:

@@ -19,16 +19,15 @@ from ssfs.clock import Clock
 from ssfs.errors import ConfigError, CorruptStore, StoreError, StoreLocked
 from ssfs.fsio.disk import (
     fsync,
-    link_file,
     make_directory,
     open_directory,
     store_error,
     store_errors,
-    write_all,
 )
 from ssfs.fsio.lock import DirectoryLock, FileLock, check_no_directory
 from ssfs.model.policy import KEEP_EVERYTHING, Policy
 from ssfs.model.version import PointSettings, StoreSettings, TaskSettings
+from ssfs.store.probe import check_hard_links
 from ssfs.store.textfile import FORMAT, read_text_file, write_text_file
 from ssfs.store.version import Version, list_versions
 
@@ -87,7 +86,7 @@ class Store:
                     raise ConfigError(
                         "The directory is not empty", path=path, remedy="name a new or empty one"
                     )
-                _probe_hard_links(path, fd)
+                check_hard_links(path, fd)
                 settings = StoreSettings(
                     FORMAT, secrets.token_hex(16), _whole_second(clock.now()), timezone, policy
                 )
@@ -476,32 +475,3 @@ def _has_names(path: bytes, name: bytes) -> bool:
         return bool(os.listdir(os.path.join(path, name)))
     except (FileNotFoundError, NotADirectoryError):
         return False
-
-
-def _probe_hard_links(path: bytes, fd: int) -> None:
-    """Refuse a file system that only pretends (CIFS, some FUSE) or cannot."""
-    first, second = b".ssfs-probe-1", b".ssfs-probe-2"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(second, dir_fd=fd)
-    probe = os.open(first, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=fd)
-    try:
-        write_all(probe, b"probe")
-        try:
-            link_file(first, fd, second, fd)
-            status = os.stat(second, dir_fd=fd)
-            is_real = os.fstat(probe).st_ino == status.st_ino and status.st_nlink == 2
-        except OSError:
-            is_real = False
-    finally:
-        os.close(probe)
-        for name in (first, second):
-            try:
-                os.unlink(name, dir_fd=fd)
-            except FileNotFoundError:
-                continue
-    if not is_real:
-        raise StoreError(
-            "The file system cannot hard-link",
-            path=path,
-            remedy="use a Linux file system such as ext4, xfs, btrfs or zfs",
-        )

@@ -149,7 +149,7 @@ def _assert_tidy(rig: Rig) -> None:
     assert list((rig.task_path / "trash").iterdir()) == []
     (cached,) = rig.cache.iterdir()
     kept = sorted(path.suffix for path in cached.iterdir())
-    assert kept == ["", ".db"], list(cached.iterdir())
+    assert kept == ["", ".blake3", ".db"], list(cached.iterdir())
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -198,16 +198,16 @@ def test_directory_swapped_for_a_symlink_while_it_is_opened_takes_nothing(
     version = backed_up(tmp_path, source)
     outside = tmp_path / "outside"
     outside.mkdir()
-    mkdir = os.mkdir
+    opened = os.open
 
-    def swapping(name: bytes, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
-        if name == b"b":
+    def swapping(path: bytes, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if path == b"b" and not (source / "a" / "b").is_symlink():
             os.rename(source / "a" / "b", tmp_path / "moved")
             (source / "a" / "b").symlink_to(outside)
-        mkdir(name, mode, dir_fd=dir_fd)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     (source / "a" / "b" / "deep").unlink()
-    monkeypatch.setattr(os, "mkdir", swapping)
+    monkeypatch.setattr(os, "open", swapping)
     result = restore(version, source, options=IN_PLACE)
     assert [problem.path for problem in result.problems] == [b"a/b"]
     assert os.listdir(outside) == os.listdir(tmp_path / "moved") == []

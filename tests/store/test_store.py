@@ -9,7 +9,7 @@ import pytest
 
 from ssfs.errors import ConfigError, CorruptStore, StoreError, StoreLocked
 from ssfs.model.policy import Policy
-from ssfs.store import store as store_module
+from ssfs.store import probe
 from ssfs.store.store import Store, check_name
 from tests.fakes.clock import FrozenClock
 
@@ -52,7 +52,7 @@ def test_file_system_without_hard_links_is_refused(tmp_path, monkeypatch, preten
             raise OSError(1, "Operation not permitted")
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, dir_fd=target_fd))
 
-    monkeypatch.setattr(store_module, "link_file", no_link)
+    monkeypatch.setattr(probe, "link_file", no_link)
     with pytest.raises(StoreError, match="hard-link"):
         create(tmp_path / "store")
     assert os.listdir(tmp_path / "store") == []

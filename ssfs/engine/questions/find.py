@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ssfs.engine.questions.paths import Paths
 from ssfs.engine.questions.pattern import PathPattern
 from ssfs.engine.questions.versions import TaskVersions
-from ssfs.engine.selection import lost_tasks, readable_tasks
+from ssfs.engine.selection import lost_tasks, whole_tasks
 from ssfs.errors import ConfigError, CorruptStore
 from ssfs.fsio.disk import store_errors
 from ssfs.model.entry import KIND_NAMES, Entry, Kind
@@ -68,7 +68,7 @@ def find_paths(store: Store, peer: Peer, request: FindPaths) -> FindReport:
         raise ConfigError(
             f"{request.since!r} is no date", remedy="write 2024-05-01, or 2024-05-01_143000"
         )
-    tasks = readable_tasks(store, peer, request.point, request.task)
+    tasks = whole_tasks(store, peer, request.point, request.task)
     room = _Room(request.limit)
     found: list[Finding] = []
     problems: list[VersionProblem] = []

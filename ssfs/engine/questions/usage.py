@@ -8,7 +8,7 @@ import contextlib
 
 from ssfs.engine.questions.tally import Tally
 from ssfs.engine.questions.versions import TaskVersions
-from ssfs.engine.selection import lost_tasks, readable_tasks
+from ssfs.engine.selection import lost_tasks, whole_tasks
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import Peer
 from ssfs.protocol.questions import ShowUsage, TaskUsage, UsageReport, VersionProblem, VersionUsage
@@ -25,7 +25,7 @@ def show_usage(store: Store, peer: Peer, request: ShowUsage) -> UsageReport:
     """
     usages: list[TaskUsage] = []
     problems: list[VersionProblem] = []
-    for task in readable_tasks(store, peer, request.point, request.task):
+    for task in whole_tasks(store, peer, request.point, request.task):
         with store_errors(task.path):
             versions = TaskVersions(task)
             usages.append(_task_usage(task, versions))
