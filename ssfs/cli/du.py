@@ -34,8 +34,8 @@ def du(*, location: bytes, as_json: bool, quiet: bool, verbose: bool) -> ExitCod
 
     With --json: one object with the keys point, content_bytes, tasks (list of {task, content_bytes,
     versions: list of {version, mount_name, entries, bytes, content_bytes, freed_bytes}}), problems (list
-    of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings are
-    lost). freed_bytes is null beside a version left out, which may hold the same.
+    of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings or
+    versions are lost). freed_bytes is null beside a version left out, which may hold the same.
 
     Exit codes: 0 done; 3 a version is damaged, or a task's settings or versions are lost, and was left out; 2 no such sync point or task; 6 no
     store there, or it cannot be read.

@@ -75,7 +75,7 @@ def find(
     (their number), first_version, first_name, last_version, last_name, deleted, moved_to (the path in the
     newest version, null unless it has moved)}), truncated (there is more than --limit allows), problems
     (list of {task, version, problem}: versions left out), lost (names of tasks left out, whose settings
-    are lost).
+    or versions are lost).
 
     Exit codes: 0 done, also if nothing was found; 3 a version is damaged, or a task's settings or versions are lost,
     and was left out; 2 no such

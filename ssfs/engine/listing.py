@@ -2,7 +2,7 @@
 
 from ssfs.clock import Clock
 from ssfs.engine.expire import ExpiryPlan, plan_expiry
-from ssfs.engine.selection import choose_task, mount_names
+from ssfs.engine.selection import choose_task, lost_in, mount_names
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import LOCAL, Peer
 from ssfs.protocol.requests import (
@@ -43,7 +43,7 @@ def _point_line(point: Point, peer: Peer) -> PointLine:
         for task in point.tasks()
         if peer.may_read_task(point.name, task.settings.owner) and task.has_versions()
     )
-    lost = tuple(point.lost_tasks()) if peer == LOCAL else ()
+    lost = lost_in(point) if peer == LOCAL else ()
     return PointLine(point.name, point.settings.policy, tuple(tasks), lost)
 
 

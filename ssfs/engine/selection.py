@@ -17,7 +17,7 @@ from ssfs.errors import ConfigError, CorruptStore
 from ssfs.fsio.disk import store_errors
 from ssfs.model.peer import LOCAL, Peer
 from ssfs.model.version import parse_version_id, shown_names
-from ssfs.store.store import Store, Task
+from ssfs.store.store import Point, Store, Task
 from ssfs.store.version import Version
 
 _LATEST = re.compile(r"latest(?:~(\d{1,9}))?")
@@ -82,7 +82,13 @@ def lost_tasks(store: Store, peer: Peer, point: str, task: str) -> tuple[str, ..
     """What `whole_tasks` leaves out: tasks whose settings or versions are lost. Only who is at the store's machine is told."""
     if task or peer != LOCAL:
         return ()
-    return tuple(store.point(point).lost_tasks())
+    return lost_in(store.point(point))
+
+
+def lost_in(point: Point) -> tuple[str, ...]:
+    """The names of a sync point's tasks whose settings or versions are lost, in order."""
+    without_versions = [task.name for task in point.tasks() if not task.has_versions()]
+    return tuple(sorted([*point.lost_tasks(), *without_versions]))
 
 
 def _check_none_lost(store: Store, point: str) -> None:
@@ -91,9 +97,7 @@ def _check_none_lost(store: Store, point: str) -> None:
     Raises:
         CorruptStore: There is such a one.
     """
-    found = store.point(point)
-    known = {task.name for task in found.tasks()}
-    lost = [name for name in found.lost_tasks() if name not in known]
+    lost = store.point(point).lost_tasks()
     if lost:
         raise CorruptStore(
             f"The settings (task.toml) of a task in sync point {point!r} are lost: {', '.join(lost)}",

@@ -262,24 +262,16 @@ class Point:
         return tasks
 
     def lost_tasks(self) -> list[str]:
-        """The names of tasks that cannot be asked for their versions, in order.
-
-        Those with versions whose task.toml is lost or damaged, which `tasks` leaves out, and those whose directory of
-        versions is lost.
-        """
-        tasks = {task.name: task for task in self.tasks()}
+        """The names of tasks with versions whose task.toml is lost or damaged: `tasks` leaves them out."""
+        known = {task.name for task in self.tasks()}
         with store_errors(self.path):
             names = sorted(os.listdir(os.path.join(self.path, b"tasks")))
-        lost = []
-        for name in names:
-            task = tasks.get(os.fsdecode(name))
-            if task is None:
-                is_lost = _has_names(os.path.join(self.path, b"tasks", name), b"versions")
-            else:
-                is_lost = not task.has_versions()
-            if is_lost:
-                lost.append(os.fsdecode(name))
-        return lost
+        return [
+            os.fsdecode(name)
+            for name in names
+            if os.fsdecode(name) not in known
+            and _has_names(os.path.join(self.path, b"tasks", name), b"versions")
+        ]
 
     def task(self, name: str) -> "Task":
         """A task.

@@ -213,6 +213,27 @@ def test_directory_swapped_for_a_symlink_while_it_is_opened_takes_nothing(
     assert os.listdir(outside) == os.listdir(tmp_path / "moved") == []
 
 
+def test_directory_that_is_a_symlink_by_the_time_it_is_made_takes_nothing(
+    restore, tmp_path, source, monkeypatch
+):
+    version = backed_up(tmp_path, source)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (source / "a" / "b" / "deep").unlink()
+    (source / "a" / "b").rmdir()
+    mkdir = os.mkdir
+
+    def racing(name: bytes, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        if name == b"b":
+            (source / "a" / "b").symlink_to(outside)
+        mkdir(name, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", racing)
+    result = restore(version, source, options=IN_PLACE)
+    assert [problem.path for problem in result.problems] == [b"a/b"]
+    assert os.listdir(outside) == []
+
+
 def test_place_reached_through_a_symlink_is_refused(restore, tmp_path, source):
     version = backed_up(tmp_path, source)
     (tmp_path / "way").symlink_to(tmp_path)

@@ -26,6 +26,7 @@ from tests.system.programs import ssfs, sync
 
 READERS_OF_A_KIND = 4
 _FILES = 150
+_IDLE_S = 5
 _LARGE_BYTES = 3_000_000
 _ALLOWED = ("No such file or directory", "Stale file handle")
 _GONE = (errno.ENOENT, errno.ESTALE)
@@ -68,7 +69,7 @@ class Storm:
         )
         self._make_source()
         self._sync()
-        with mounted(self._task, self._mountpoint, "idle=5", is_fresh=True) as process:
+        with mounted(self._task, self._mountpoint, f"idle={_IDLE_S}", is_fresh=True) as process:
             kinds = (self._copy, self._archive, self._find, self._look_around)
             threads = [
                 threading.Thread(target=self._repeat, args=(kind, number))
@@ -154,9 +155,12 @@ class Storm:
                 if path.is_symlink():
                     path = self._mountpoint / os.readlink(path)
                 version = version_at(path)
+                began_s = time.monotonic()
                 contents = self._expected(version)
-                if version_at(path) != version:
-                    continue  # while we waited nobody used the name, so that it leads elsewhere now
+                # Only a name that nobody may have used for so long may lead elsewhere by now.
+                has_idled = time.monotonic() - began_s >= _IDLE_S
+                if has_idled and version_at(path) != version:
+                    continue
                 kind = read(path, contents, rng, number)
                 with self._lock:
                     self.reads[kind] += 1
