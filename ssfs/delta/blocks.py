@@ -6,10 +6,11 @@ change and which travels, nor roll a sum over every byte. The segments are the s
 same basis, so nobody else has to know. Where blocks have moved, `AlignedCoder` says so, and a signature is
 needed after all (`ssfs.delta.segment`).
 
-Nothing rests on a sum: whoever receives the file compares the digest of all of it.
+Nothing rests on a sum: whoever receives the file compares the digest of all of it. So a sum need not withstand somebody
+who makes two blocks with one sum (his own file would be sent once more), only chance: 128 bits of XXH3 do.
 
-Measured, 2 cores, in memory: sums of 4 KiB blocks 1.4 GB/s, of 64 KiB 5 GB/s; a signature is made at 0.5 GB/s and a
-delta with it at 0.45 GB/s.
+Measured, 2 cores, in memory: sums of 4 KiB blocks 6.3 GB/s, of 64 KiB 14 GB/s (BLAKE3: 1.3 and 3.5); a signature is made at
+0.5 GB/s and a delta with it at 0.45 GB/s.
 """
 
 import itertools
@@ -18,12 +19,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import blake3
+import xxhash
 
 from ssfs.delta import commands
 from ssfs.delta.coded import SEGMENT_BYTES, Delta, Raw
 
 SUM_BYTES = 16
-"""Of a BLAKE3 of the block; as the strong sums of a signature."""
+"""Of a block: its XXH3 of 128 bits, big endian."""
 
 _LEAST_BLOCK_BYTES = 4096
 _MOST_BLOCKS = 1 << 17
@@ -31,7 +33,7 @@ _POOR_PART = 2
 """Where less than half of the basis's blocks are where they were, there is something for a signature to find."""
 
 _HEADER = struct.Struct("<8sQQ")
-MAGIC = b"ssfssums"
+MAGIC = b"ssfsxxh3"
 """What encoded sums begin with."""
 _CHECK_BYTES = 32
 
@@ -91,8 +93,7 @@ class BlockSums(NamedTuple):
         return self.sums[at : at + SUM_BYTES] == _sum(block)
 
 
-def _sum(block: bytes | memoryview) -> bytes:
-    return blake3.blake3(block).digest(length=SUM_BYTES)
+_sum = xxhash.xxh3_128_digest
 
 
 class SumsRecorder:
@@ -115,17 +116,11 @@ class SumsRecorder:
             segment = segment[missing:]
             if len(self._cut_block) < self.block_bytes:
                 return
-            self._sums += _sum(bytes(self._cut_block))
+            self._sums += _sum(self._cut_block)
             self._cut_block.clear()
         whole = len(segment) - len(segment) % self.block_bytes
-        blake = blake3.blake3
         step = self.block_bytes
-        self._sums += b"".join(
-            [
-                blake(segment[at : at + step]).digest(length=SUM_BYTES)
-                for at in range(0, whole, step)
-            ]
-        )
+        self._sums += b"".join([_sum(segment[at : at + step]) for at in range(0, whole, step)])
         self._cut_block += segment[whole:]
 
     def last_sums(self, segment_bytes: int) -> bytes:
@@ -136,7 +131,7 @@ class SumsRecorder:
     def finish(self) -> BlockSums | None:
         """The sums of the whole stream; None if it had another size than was thought, and needs other blocks."""
         if self._cut_block:
-            self._sums += _sum(bytes(self._cut_block))
+            self._sums += _sum(self._cut_block)
             self._cut_block.clear()
         if block_length(self._size, self._least_bytes) != self.block_bytes:
             return None

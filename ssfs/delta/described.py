@@ -15,7 +15,7 @@ from ssfs.delta.segment import SegmentCoder
 from ssfs.delta.signature import FRAGMENT_BYTES, LoadedSignature, signature, signature_size
 
 _LEAST_BLOCK_BYTES = 16 << 10
-"""Sums of these take half the time of sums of 4 KiB, and what is sent for each lost block is still less than its signature."""
+"""All sums travel, whatever is lost: those of 4 KiB would be four times as many bytes."""
 _READ_BYTES = 1 << 20
 _ENCODED_BYTES = 64
 """What sums take beside themselves, at most."""

@@ -82,6 +82,12 @@ def test_sums_do_not_depend_on_how_the_content_came(size, lengths):
     assert BlockSums.decode(sums.encode()) == sums
 
 
+def test_a_sum_is_the_xxh3_that_the_protocol_names():
+    # What xxhsum -H2 says of these bytes: other implementations must be able to make them.
+    sums = sums_of(bytes(4096) + b"ssfs").sums.hex()
+    assert sums == "3ee8dc4f9e7ee49593d76fe148c689bac50db2ca9cd2227d8a490ef9c741e727"
+
+
 @settings(deadline=None, max_examples=150)
 @given(st.integers(0, 400_000), edits)
 def test_every_edit_survives_the_round_trip(size, steps):

@@ -85,7 +85,7 @@ def small_signature() -> bytes:
         lambda file, large: [WantContents([file] * (CREDIT_FILES + 1))],
         lambda file, large: [BasisPart(large, last=True, content=b"no signature")],
         lambda file, large: [BasisPart(large, last=True, content=b"")],
-        lambda file, large: [BasisPart(large, last=True, content=b"ssfssums" + bytes(100))],
+        lambda file, large: [BasisPart(large, last=True, content=b"ssfsxxh3" + bytes(100))],
         lambda file, large: [BasisPart(large, last=True, content=small_signature()[:-1])],
         lambda file, large: [BasisPart(large, last=False, content=bytes(12))],
         lambda file, large: [
