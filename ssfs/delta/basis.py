@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
+Reader = Callable[[int, memoryview, int], int]
+"""Fills a view from a position of a descriptor, perhaps not all of it; 0 where the file ends."""
+
 
 class Part(Protocol):
     """A file that is read in a way of its own: one with holes.
@@ -38,8 +41,9 @@ class Basis:
             since is left out, and where one has shrunk the basis ends.
     """
 
-    def __init__(self, parts: Sequence[int | Part]) -> None:
-        """Read these descriptors or parts, at least one; `close` closes them, whoever opened them."""
+    def __init__(self, parts: Sequence[int | Part], read: Reader | None = None) -> None:
+        """Read these descriptors (with `read`) or parts, at least one; `close` closes them, whoever opened them."""
+        self._read = read or _read_descriptor
         self._parts = tuple(parts)
         self._ends = tuple(
             itertools.accumulate(
@@ -56,12 +60,19 @@ class Basis:
             OSError: It cannot be read.
         """
         if len(self._parts) == 1:
-            return _read(self._parts[0], view, position)
+            return self._read_part(self._parts[0], view, position)
         part = bisect.bisect_right(self._ends, position)
         if part == len(self._parts):
             return 0
         start = self._ends[part - 1] if part else 0
-        return _read(self._parts[part], view[: self._ends[part] - position], position - start)
+        return self._read_part(
+            self._parts[part], view[: self._ends[part] - position], position - start
+        )
+
+    def _read_part(self, part: int | Part, view: memoryview, position: int) -> int:
+        if isinstance(part, int):
+            return self._read(part, view, position)
+        return part.read_at(view, position)
 
     def for_signature(self) -> int | Callable[[int], bytes]:
         """What `ssfs.delta.signature.signature` reads: the one descriptor, or the files in turn."""
@@ -98,7 +109,5 @@ class Basis:
         self.close()
 
 
-def _read(part: int | Part, view: memoryview, position: int) -> int:
-    if isinstance(part, int):
-        return os.preadv(part, [view], position)
-    return part.read_at(view, position)
+def _read_descriptor(fd: int, view: memoryview, position: int) -> int:
+    return os.preadv(fd, [view], position)

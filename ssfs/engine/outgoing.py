@@ -247,7 +247,7 @@ class Outgoing:
             if wanted > len(buffer):
                 buffer = bytearray(wanted)
             segment = memoryview(buffer)[:wanted]
-            count = read_at(file.fd, layout, segment, position)
+            count = read_at(file.fd, layout, segment, position, once=True)
             if not count:
                 if not layout.is_sparse or position >= layout.data_bytes:
                     break

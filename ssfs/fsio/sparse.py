@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Callable
 
+from ssfs.fsio.uncached import read_uncached, write_uncached
 from ssfs.model.layout import MAX_EXTENTS, ContentHasher, Layout
 
 _PIECE_BYTES = 1 << 20
@@ -60,8 +61,10 @@ def _joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def read_at(fd: int, layout: Layout, view: memoryview, position: int) -> int:
+def read_at(fd: int, layout: Layout, view: memoryview, position: int, *, once: bool = False) -> int:
     """Fill the view with the stream from a position on; less only where the stream, or the file, ends.
+
+    With `once` nobody is going to read it again soon.
 
     Raises:
         OSError: It cannot be read.
@@ -71,7 +74,10 @@ def read_at(fd: int, layout: Layout, view: memoryview, position: int) -> int:
         done = 0
         while done < length:
             piece = view[filled : filled + length - done]
-            count = os.preadv(fd, [piece], offset + done)
+            if once:
+                count = read_uncached(fd, piece, offset + done)
+            else:
+                count = os.preadv(fd, [piece], offset + done)
             if count == 0:
                 return filled
             done += count
@@ -107,9 +113,7 @@ def write_at(fd: int, layout: Layout, content: bytes | memoryview, position: int
     """Write a piece of the stream where it belongs."""
     view = memoryview(content)
     for offset, length in layout.pieces(position, len(view)):
-        done = 0
-        while done < length:
-            done += os.pwrite(fd, view[done:length], offset + done)
+        write_uncached(fd, view[:length], offset)
         view = view[length:]
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from ssfs.delta.patch import apply_delta
 from ssfs.errors import RemoteProtocolError
-from ssfs.fsio.disk import start_write_back, write_all
+from ssfs.fsio.disk import start_write_back
 from ssfs.fsio.sparse import write_at
+from ssfs.fsio.uncached import write_uncached
 from ssfs.model.entry import Entry
 from ssfs.model.layout import ContentHasher, Layout
 from ssfs.store.partials import Part
@@ -64,7 +65,7 @@ class IncomingFile:
             write_at(self.fd, self.layout, content, self.size)
             self.size += len(content)
             return
-        write_all(self.fd, content)
+        write_uncached(self.fd, content, self.size)
         self.size += len(content)
         if self.size - self._written_back >= _WRITE_BACK_BYTES:
             start_write_back(self.fd, self._written_back, self.size - self._written_back)

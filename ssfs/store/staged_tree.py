@@ -14,6 +14,7 @@ from ssfs.errors import RemoteProtocolError
 from ssfs.fsio.disk import fsync, open_directory, rename, write_all
 from ssfs.fsio.removal import remove_tree
 from ssfs.fsio.sparse import DataFile, find_layout, write_at
+from ssfs.fsio.uncached import read_uncached
 from ssfs.model.entry import ROOT_ID, Entry, Kind, Principal
 from ssfs.model.layout import Layout, content_digest, data_bytes
 from ssfs.protocol.messages import Partial, basis_parts
@@ -248,7 +249,9 @@ class StagedTree:
             if content is not None:
                 found.append(content)
             stack.pop_all()
-        return Basis([file.plain_or_self() for file in found]) if found else None
+        if not found:
+            return None
+        return Basis([file.plain_or_self() for file in found], read_uncached)
 
     def _open_content(self, entry_id: int) -> DataFile | None:
         trees = []

@@ -141,8 +141,8 @@ def test_half_received_file_does_not_take_the_room_of_the_whole_one(tmp_path):
         rig.source.mkdir()
         _init_without_reserve(rig)
         (rig.source / "image").write_bytes(random.Random(4).randbytes(18 << 20))
-        # The first writes are those of store files and holders of locks, then a MiB each.
-        kill = Kill("receiver", "write", 19)
+        # The first such calls are those of the catalog, then a MiB each.
+        kill = Kill("receiver", "pwrite", 31)
         assert run_killed(rig, rig.sync_arguments, kill)[1]
         (part,) = (rig.task_path / "staging" / "partials").iterdir()
         assert part.stat().st_size > 12 << 20

@@ -27,7 +27,7 @@ _NUMBERS = {
         "syncfs": (306,),
         "mkdir": (83, 258),
         "unlink": (87, 263, 84),
-        "pwrite": (18,),
+        "pwrite": (18, 328),
         "write": (1,),
         "ftruncate": (77,),
         "sendmsg": (46,),
@@ -41,14 +41,14 @@ _NUMBERS = {
         "syncfs": (267,),
         "mkdir": (34,),
         "unlink": (35,),
-        "pwrite": (68,),
+        "pwrite": (68, 287),
         "write": (64,),
         "ftruncate": (46,),
         "sendmsg": (211,),
         "seccomp": (277,),
     },
 }
-"""System calls by what they do: link is also linkat, unlink unlinkat and rmdir."""
+"""System calls by what they do: link is also linkat, unlink unlinkat and rmdir, pwrite pwritev2."""
 
 # <linux/seccomp.h>, <linux/bpf_common.h>
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8

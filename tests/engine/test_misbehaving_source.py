@@ -191,10 +191,10 @@ def fail_to_read(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """A bad spot of the source's disk."""
     original = outgoing.read_at
 
-    def read_at(fd: int, layout: Layout, view: memoryview, position: int) -> int:
+    def read_at(fd: int, layout: Layout, view: memoryview, position: int, **how: bool) -> int:
         if position >= at:
             raise OSError(errno.EIO, "Input/output error")
-        return original(fd, layout, view, position)
+        return original(fd, layout, view, position, **how)
 
     monkeypatch.setattr(outgoing, "read_at", read_at)
 

@@ -34,14 +34,18 @@ MIB = 1 << 20
 def written(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The lengths of all pieces of content that are written."""
     lengths: list[int] = []
-    write_all = contents.write_all
+    write_uncached, write_all = contents.write_uncached, target.write_all
 
-    def counting(fd: int, content: bytes) -> None:
+    def counting_large(fd: int, content: bytes, position: int) -> None:
+        lengths.append(len(content))
+        write_uncached(fd, content, position)
+
+    def counting_small(fd: int, content: bytes) -> None:
         lengths.append(len(content))
         write_all(fd, content)
 
-    for module in (contents, target):
-        monkeypatch.setattr(module, "write_all", counting)
+    monkeypatch.setattr(contents, "write_uncached", counting_large)
+    monkeypatch.setattr(target, "write_all", counting_small)
     return lengths
 
 

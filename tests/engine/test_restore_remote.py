@@ -279,12 +279,12 @@ def test_file_that_cannot_be_read_to_its_end_is_a_problem(tmp_path, source, out,
     version = backed_up(tmp_path, source)
     preadv = os.preadv
 
-    def failing(fd: int, buffers: list, position: int) -> int:
+    def failing(fd: int, buffers: list, position: int, flags: int = 0) -> int:
         if position >= 2 * MIB:
             raise OSError(errno.EIO, "Input/output error")
-        return preadv(fd, buffers, position)
+        return preadv(fd, buffers, position, flags)
 
-    monkeypatch.setattr(answers.os, "preadv", failing)
+    monkeypatch.setattr(os, "preadv", failing)
     result = Line(version).restore(out)
     assert result.problems == [
         EntryProblem(b"image", "not restored: its content cannot be read: input/output error")
@@ -305,15 +305,22 @@ def test_damaged_catalog_is_the_servers_error(tmp_path, source, out):
 def test_write_that_fails_for_one_file_is_its_problem(tmp_path, source, out, monkeypatch, size):
     for name in ("a", "b", "c"):
         (source / name).write_bytes(name.encode() * size)
-    write_all = contents.write_all
+    write_uncached, write_all = contents.write_uncached, target.write_all
 
-    def failing(fd: int, content: bytes) -> None:
+    def check(content: bytes) -> None:
         if bytes(content[:1]) == b"b":
             raise OSError(errno.EFBIG, "File too large")
+
+    def failing_large(fd: int, content: bytes, position: int) -> None:
+        check(content)
+        write_uncached(fd, content, position)
+
+    def failing_small(fd: int, content: bytes) -> None:
+        check(content)
         write_all(fd, content)
 
-    for module in (contents, target):
-        monkeypatch.setattr(module, "write_all", failing)
+    monkeypatch.setattr(contents, "write_uncached", failing_large)
+    monkeypatch.setattr(target, "write_all", failing_small)
     result = Line(backed_up(tmp_path, source)).restore(out)
     assert result.problems == [EntryProblem(b"b", "not restored: file too large")]
     assert sorted(content_of(out)) == ["a", "c"]

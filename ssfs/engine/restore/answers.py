@@ -297,6 +297,6 @@ class Answers:
 def _read(fd: int, layout: Layout, view: memoryview, position: int) -> int:
     """Fill the view from a position of the stream; less only where the file ends."""
     try:
-        return read_at(fd, layout, view, position)
+        return read_at(fd, layout, view, position, once=True)
     except OSError as error:
         raise _Unreadable(cannot_be_read(error)) from error

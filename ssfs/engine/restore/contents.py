@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol
 
 from ssfs.delta.basis import Basis
 from ssfs.errors import CorruptStore
-from ssfs.fsio.disk import COPY_BYTES, write_all
+from ssfs.fsio.disk import COPY_BYTES
 from ssfs.fsio.sparse import read_at, write_at
+from ssfs.fsio.uncached import write_uncached
 from ssfs.model.entry import Entry
 from ssfs.model.layout import ContentHasher, Layout, content_digest
 from ssfs.protocol.messages import INLINE_MAX_BYTES
@@ -49,7 +50,7 @@ class Copy:
             if self.layout.is_sparse:
                 write_at(self._fd, self.layout, content, self.size)
             else:
-                write_all(self._fd, content)
+                write_uncached(self._fd, content, self.size)
         except OSError as error:
             self.failure = error
             raise
@@ -189,7 +190,7 @@ class TreeContents:
             buffer = memoryview(bytearray(min(COPY_BYTES, copy.layout.data_bytes)))
             while buffer:
                 try:
-                    count = read_at(fd, copy.layout, buffer, copy.size)
+                    count = read_at(fd, copy.layout, buffer, copy.size, once=True)
                 except OSError as error:
                     return Outcome(cannot_be_read(error))
                 if not count:
