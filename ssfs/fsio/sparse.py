@@ -86,7 +86,11 @@ def read_at(fd: int, layout: Layout, view: memoryview, position: int, *, once: b
 
 
 def digest_stream(
-    fd: int, layout: Layout, take: Callable[[memoryview, int], object] | None = None
+    fd: int,
+    layout: Layout,
+    take: Callable[[memoryview, int], object] | None = None,
+    *,
+    once: bool = False,
 ) -> tuple[bytes, int]:
     """The digest of an open file's content, and how much of its stream there was.
 
@@ -94,6 +98,7 @@ def digest_stream(
         fd: The file; its position does not matter.
         layout: Where it has data.
         take: Is given the stream, piece by piece, and where in the stream each belongs.
+        once: Nobody is going to read it again soon.
 
     Raises:
         OSError: It cannot be read, or `take` raises that.
@@ -101,7 +106,7 @@ def digest_stream(
     hasher = ContentHasher(layout)
     view = memoryview(bytearray(min(_PIECE_BYTES, layout.data_bytes)))
     position = 0
-    while view and (count := read_at(fd, layout, view, position)):
+    while view and (count := read_at(fd, layout, view, position, once=once)):
         hasher.update(view[:count])
         if take is not None:
             take(view[:count], position)

@@ -97,6 +97,11 @@ def _read_whole(fd: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
-def digest_file(fd: int, layout: Layout, progress: Callable[[int], None]) -> tuple[bytes, int]:
-    """Digest of the content, and length of the stream; `progress` hears of each piece's bytes."""
-    return digest_stream(fd, layout, lambda piece, _: progress(len(piece)))
+def digest_file(
+    fd: int, layout: Layout, progress: Callable[[int], None], *, once: bool = False
+) -> tuple[bytes, int]:
+    """Digest of the content, and length of the stream; `progress` hears of each piece's bytes.
+
+    With `once` nobody is going to read it again soon.
+    """
+    return digest_stream(fd, layout, lambda piece, _: progress(len(piece)), once=once)

@@ -46,7 +46,7 @@ def fault_of(fd: int, entry: Entry, take: Callable[[memoryview, int], object] | 
     if is_large:
         forget_cached(fd)
     try:
-        if digest_stream(fd, layout, take)[0] != entry.digest:
+        if digest_stream(fd, layout, take, once=is_large)[0] != entry.digest:
             return "its content has changed"
         if layout.is_sparse and not is_empty_in_holes(fd, layout):
             return "there is something in its holes"

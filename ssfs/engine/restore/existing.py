@@ -137,7 +137,9 @@ class Existing:
         if not entry.holes and entry.size <= _READ_AT_ONCE_BYTES:
             return is_content_of(entry, os.read(fd, entry.size + 1))
         layout = Layout.of(entry.size, entry.holes)
-        digest, _ = digest_file(fd, layout, lambda _: self._run.monitor.advance(0, 0, item.path))
+        monitor, path = self._run.monitor, item.path
+        # Most files are right, and not looked at again.
+        digest, _ = digest_file(fd, layout, lambda _: monitor.advance(0, 0, path), once=True)
         return digest == entry.digest and is_empty_in_holes(fd, layout)
 
     def _is_mended(self, item: Item, fd: int, status: os.stat_result) -> bool:
