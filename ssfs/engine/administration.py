@@ -118,9 +118,9 @@ def _point_report(
 
 
 def _losses(point: Point, before: Policy, after: Policy, now: datetime.datetime) -> list[Loss]:
-    """What a policy lets go that the one before keeps, by task."""
+    """What a policy lets go that the one before keeps, by task; those that have lost their versions have none to let go."""
     losses = []
-    for task in point.tasks():
+    for task in filter(Task.has_versions, point.tasks()):
         gone = {str(version.id) for version in plan_expiry(task, now, before).expired}
         going = [str(version.id) for version in plan_expiry(task, now, after).expired]
         versions = tuple(version for version in going if version not in gone)

@@ -115,8 +115,11 @@ def _check_reserve(store: Store) -> None:
 
 
 def point_usage_bytes(point: Point) -> int:
-    """The content bytes of all versions of a sync point, each physical file counted once."""
-    return sum(task_usage_bytes(task) for task in point.tasks())
+    """The content bytes of all versions of a sync point, each physical file counted once.
+
+    A task that has lost the directory of its versions holds nothing, and must not keep others from backing up.
+    """
+    return sum(task_usage_bytes(task) for task in point.tasks() if task.has_versions())
 
 
 def task_usage_bytes(task: Task) -> int:

@@ -341,6 +341,13 @@ def test_quota_shows_what_is_used(store: Store):
     assert tell(store, SetPoint("new", quota_bytes=5)).used == 0
 
 
+def test_sync_point_is_shown_and_set_although_a_task_has_lost_its_versions(store: Store):
+    versions = Path(os.fsdecode(store.point("main").task("docs").path), "versions")
+    versions.rename(versions.with_name("gone"))
+    report = tell(store, SetPoint("main", days=1, quota_bytes=5, apply=True))
+    assert (report.policy.days, report.used, report.expires) == (1, 0, ())
+
+
 def test_disk_errors_are_the_stores(store: Store):
     (Path(os.fsdecode(store.path)) / "points").rename(Path(os.fsdecode(store.path)) / "gone")
     with pytest.raises(StoreError, match="no such file or directory"):

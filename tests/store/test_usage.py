@@ -233,6 +233,16 @@ def test_backup_over_the_quota_is_refused(daily: Daily):
     )
 
 
+def test_task_that_has_lost_its_versions_keeps_nobody_from_backing_up(daily: Daily):
+    daily.sync()
+    point = daily.point
+    set_limits(point, 101_002)
+    other = point.claim_task("other", "nas1", "/srv/other", daily.clock)
+    Path(os.fsdecode(other.path), "versions").rmdir()
+    assert point_usage_bytes(point) == 101_001
+    check_room(point)
+
+
 def test_usage_is_not_even_asked_for_without_a_quota(daily: Daily, measured: list):
     daily.sync()
     check_room(daily.point)
