@@ -15,7 +15,7 @@ _SINCE = (6, 16)
 """Linux knows the flag from 6.14 on, but could drop a page that had been written to again meanwhile; 6.15 has it turned off."""
 _LEAST_BYTES = 256 << 10
 """Each such write goes to the disk at once: less is not worth that."""
-_PAGE_BYTES = 4096
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _UNKNOWN = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 

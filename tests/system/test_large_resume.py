@@ -63,8 +63,8 @@ def test_large_file_killed_on_the_way(rig, size):
     if free < _NEEDED_TIMES * size:
         pytest.skip(f"{free >> 20} MiB free, {_NEEDED_TIMES * size >> 20} needed")
     make_file(rig.source / "image", size)
-    # A MiB is a write of the receiver's; the sender has begun with the rest.
-    first = kill_at(rig, Kill("receiver", "write", size // _MB // 2))
+    # A MiB is such a call of the receiver's; the sender has begun with the rest.
+    first = kill_at(rig, Kill("receiver", "pwrite", size // _MB // 2))
     second = kill_at(rig, Kill("sender", "sendmsg", size // _MB // 4))
     assert size // 3 < first < second < size
     process = rig.start(rig.sync_arguments)
