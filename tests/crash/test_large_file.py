@@ -54,7 +54,7 @@ def _check_rest(rig: Rig) -> None:
     rig.check(image)
 
 
-@pytest.mark.parametrize("name", ["link", "rename", "unlink", "syncfs", "fsync", "pwrite"])
+@pytest.mark.parametrize("name", ["write", "link", "rename", "unlink", "syncfs", "fsync", "pwrite"])
 def test_receiver_killed_before_every_call(large, tmp_path, name):
     def attempt(nth: int) -> bool:
         rig = large.copy(tmp_path / f"{nth}")
@@ -72,7 +72,7 @@ def test_receiver_killed_before_every_call(large, tmp_path, name):
     assert at_every_call(attempt)
 
 
-@pytest.mark.parametrize("name", ["pwrite", "link", "unlink", "syncfs"])
+@pytest.mark.parametrize("name", ["write", "pwrite", "link", "unlink", "syncfs"])
 def test_receiver_that_goes_on_with_a_file_killed_before_every_call(large, tmp_path, name):
     def attempt(nth: int) -> bool:
         rig = large.copy(tmp_path / f"{nth}")
